@@ -1,0 +1,216 @@
+"""A bundle on disk: opened once, checked whole, then a source of engines and embeddings."""
+
+from __future__ import annotations
+
+import json
+import mmap
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hermes_edge.contract import (
+    GraphName,
+    GraphSpec,
+    compact_graph,
+    decoder_graph,
+    embedding_probe_graph,
+    score_graph,
+    vision_graph,
+)
+from hermes_edge.engines.base import Engine
+from hermes_edge.engines.views import Array
+from hermes_edge.errors import BundleError, QuestionError
+from hermes_edge.manifest import (
+    EMBEDDINGS_NAME,
+    EMBEDDINGS_TENSOR,
+    Manifest,
+    read_manifest,
+    sha256_of,
+)
+from hermes_edge.spec import PRECISION_DTYPE
+
+_MEND = "Copy the bundle again, or export it again with: hermes-edge export CHECKPOINT -o BUNDLE"
+
+
+class EmbeddingTable:
+    """Rows of the token embedding table [V, E], read from a memory-mapped safetensors file.
+
+    Text is a few dozen rows, so only their pages ever become resident.
+    """
+
+    def __init__(self, path: Path, vocabulary: int, width: int, dtype: str) -> None:
+        """Map ``path``.
+
+        Raises:
+            BundleError: the header is damaged, or the tensor has another shape or dtype.
+        """
+        try:
+            with path.open("rb") as file:
+                header_bytes = int.from_bytes(file.read(8), "little")
+                header = json.loads(file.read(min(header_bytes, 1 << 20)))
+                entry = header[EMBEDDINGS_TENSOR]
+                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise BundleError(
+                f"{path} is damaged",
+                required=f"a safetensors file with the tensor {EMBEDDINGS_TENSOR!r}",
+                found=repr(error),
+                fix=_MEND,
+            ) from None
+        stored = {"F32": "float32", "F16": "float16"}.get(entry.get("dtype"), entry.get("dtype"))
+        found = f"{stored} {entry.get('shape')}"
+        required = f"{dtype} {[vocabulary, width]}"
+        start = 8 + header_bytes + entry["data_offsets"][0]
+        nbytes = vocabulary * width * np.dtype(dtype).itemsize
+        if found != required or start + nbytes > len(data):
+            raise BundleError(
+                f"{path} does not fit the manifest", required=required, found=found, fix=_MEND
+            )
+        self._table = np.frombuffer(data, dtype, vocabulary * width, start).reshape(-1, width)
+
+    def lookup(self, token_ids: Sequence[int]) -> Array:
+        """Embeddings [T, E] of T token ids.
+
+        Raises:
+            QuestionError: an id lies outside the vocabulary.
+        """
+        ids = np.asarray(token_ids, dtype=np.int64)
+        outside = ids[(ids < 0) | (ids >= len(self._table))]
+        if len(outside):
+            raise QuestionError(
+                "token id outside the vocabulary",
+                required=f"0 to {len(self._table) - 1}",
+                found=int(outside[0]),
+            )
+        rows: Array = self._table[ids]
+        return rows
+
+
+class Bundle:
+    """An opened bundle; :meth:`open` is the only way to one."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, path: str | Path, *, check_hashes: bool = True) -> Bundle:
+        """Read the manifest and compare it with the contract and with every file.
+
+        Args:
+            path: the bundle's folder.
+            check_hashes: also read every file and compare its sha256 (sizes are always compared).
+
+        Raises:
+            BundleError: all mismatches at once, each with what was required and found.
+        """
+        folder = Path(path)
+        manifest = read_manifest(folder)
+        faults = _file_faults(folder, manifest, check_hashes) + _contract_faults(manifest)
+        if faults:
+            raise BundleError(f"{folder} cannot be used: {'; '.join(faults)}", fix=_MEND)
+        return cls(folder, manifest)
+
+    def graph(self, name: GraphName) -> GraphSpec:
+        """The surface that the contract demands of a graph of this model.
+
+        Raises:
+            BundleError: the bundle has no such graph.
+        """
+        if name not in self.manifest.graphs:
+            raise BundleError(
+                f"{self.path} has no {name} graph",
+                found=", ".join(sorted(self.manifest.graphs)),
+                fix=_MISSING_GRAPH.get(name, _MEND),
+            )
+        spec = contract_of(self.manifest, name)
+        if spec is None:
+            raise BundleError(f"{self.path} has a {name} graph that its model cannot have")
+        return spec
+
+    def engine(self, name: GraphName, device: str = "cpu", threads: int = 0) -> Engine:
+        """Compile one graph for a device; ``threads`` 0 lets the backend choose.
+
+        Raises:
+            BundleError: no such graph, or a graph whose tensors differ from the contract.
+            EngineError: the device's backend cannot be used.
+            DependencyError: the backend's package is not installed.
+        """
+        from hermes_edge.engines.ort import OrtEngine
+
+        spec = self.graph(name)
+        return OrtEngine(self.path / self.manifest.graphs[name].file, spec, device, threads)
+
+    def embeddings(self) -> EmbeddingTable:
+        """The token embedding table, memory-mapped."""
+        decoder = self.manifest.decoder
+        return EmbeddingTable(
+            self.path / EMBEDDINGS_NAME,
+            decoder.vocabulary,
+            decoder.embedding_width,
+            PRECISION_DTYPE[self.manifest.precision],
+        )
+
+
+_MISSING_GRAPH: dict[GraphName, str] = {
+    "vision": "Give visual tokens with feed_tokens(), or export a checkpoint with a vision tower",
+    "embedding_probe": "Export again with: hermes-edge export CHECKPOINT -o BUNDLE "
+    "--embedding-probe",
+}
+
+
+def contract_of(manifest: Manifest, name: GraphName) -> GraphSpec | None:
+    """What the contract says of a graph of the manifest's model; None for vision without tower."""
+    decoder, precision = manifest.decoder, manifest.precision
+    if name == "vision":
+        if manifest.vision is None:
+            return None
+        return vision_graph(manifest.vision, decoder.embedding_width, precision)
+    makers = {
+        "decoder": decoder_graph,
+        "score": score_graph,
+        "compact": compact_graph,
+        "embedding_probe": embedding_probe_graph,
+    }
+    return makers[name](decoder, precision)
+
+
+def _file_faults(folder: Path, manifest: Manifest, check_hashes: bool) -> list[str]:
+    faults = []
+    listed = {record.path for record in manifest.files}
+    needed = {EMBEDDINGS_NAME, *(graph.file for graph in manifest.graphs.values())}
+    faults += [f"{name}: required in the manifest's files, found none" for name in needed - listed]
+    for record in manifest.files:
+        path = folder / record.path
+        if Path(record.path).is_absolute() or ".." in Path(record.path).parts:
+            faults.append(f"{record.path}: required a path inside the bundle")
+        elif not path.is_file():
+            faults.append(f"{record.path}: required {record.bytes} bytes, found no file")
+        elif (size := path.stat().st_size) != record.bytes:
+            faults.append(f"{record.path}: required {record.bytes} bytes, found {size}")
+        elif check_hashes and (digest := sha256_of(path)) != record.sha256:
+            faults.append(f"{record.path}: required sha256 {record.sha256}, found {digest}")
+    return faults
+
+
+def _contract_faults(manifest: Manifest) -> list[str]:
+    faults = [
+        f"{name}: required in the manifest's graphs, found none"
+        for name in ("decoder", "score", "compact")
+        if name not in manifest.graphs
+    ]
+    for name, record in manifest.graphs.items():
+        spec = contract_of(manifest, name)
+        if spec is None:
+            faults.append(f"{name}: required a vision geometry in the manifest, found none")
+            continue
+        required = {t.name: str(t) for t in (*spec.inputs, *spec.outputs)}
+        found = {t.name: str(t) for t in (*record.inputs, *record.outputs)}
+        faults += [
+            f"{name}: required {required.get(tensor, 'no such tensor')}, "
+            f"found {found.get(tensor, f'no {tensor}')}"
+            for tensor in sorted(required.keys() | found.keys())
+            if required.get(tensor) != found.get(tensor)
+        ]
+    return faults

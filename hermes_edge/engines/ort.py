@@ -1,0 +1,152 @@
+"""ONNX Runtime behind the Engine protocol: bound to raw addresses, never copied.
+
+ONNX Runtime falls back to the CPU without an error when a provider cannot be created (seen with
+1.20 to 1.32), so the providers that a session really has are compared with those asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hermes_edge.contract import GraphSpec
+from hermes_edge.engines.views import View
+from hermes_edge.errors import BundleError, DependencyError, EngineError, SettingsError
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_TYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(int64)": "int64",
+    "tensor(bool)": "bool",
+    "tensor(uint8)": "uint8",
+}
+
+
+def import_onnxruntime() -> Any:
+    """The onnxruntime module.
+
+    Raises:
+        DependencyError: it is not installed, with the command that installs it.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise DependencyError(
+            "ONNX Runtime cannot be imported",
+            required="the package onnxruntime (CPU) or onnxruntime-gpu",
+            found=str(error),
+            fix="Install it with: pip install 'hermes-edge[cpu]'",
+        ) from None
+    return onnxruntime
+
+
+def split_device(device: str) -> tuple[str, int]:
+    """``cuda:1`` to ``("cuda", 1)``.
+
+    Raises:
+        SettingsError: the name is not ``cpu``, ``cuda`` or ``cuda:N``.
+    """
+    kind, _, index = device.partition(":")
+    if kind not in _PROVIDERS or (index and not index.isdecimal()) or device == "cpu:":
+        raise SettingsError("unknown device", required="cpu, cuda or cuda:N", found=repr(device))
+    return kind, int(index or 0)
+
+
+class OrtEngine:
+    """One ONNX graph as an inference session; calls from several threads are safe."""
+
+    def __init__(self, path: Path, graph: GraphSpec, device: str = "cpu", threads: int = 0) -> None:
+        """Load and check one graph.
+
+        Raises:
+            SettingsError: unknown device name.
+            DependencyError: onnxruntime is not installed.
+            EngineError: the provider is not really used, or ONNX Runtime refuses the graph.
+            BundleError: the graph's tensors differ from the contract (all are listed).
+        """
+        ort = import_onnxruntime()
+        kind, index = split_device(device)
+        self._graph = graph
+        self._device = (kind, index)
+        self._dtypes = {t.name: np.dtype(t.dtype) for t in (*graph.inputs, *graph.outputs)}
+        self._session = _open_session(ort, path, kind, index, threads)
+        used = self._session.get_providers()[0]
+        if used != _PROVIDERS[kind]:
+            raise EngineError(
+                f"{path.name} would not run on {device}",
+                required=_PROVIDERS[kind],
+                found=used,
+                fix="See what is usable with: hermes-edge doctor",
+            )
+        _check_tensors(path, graph, self._session)
+        self._run_options = ort.RunOptions()
+
+    @property
+    def graph(self) -> GraphSpec:
+        """The surface of the graph, as in the contract."""
+        return self._graph
+
+    def run(self, inputs: Mapping[str, View], outputs: Mapping[str, View]) -> None:
+        """Run with every tensor at its own address.
+
+        Raises:
+            EngineError: ONNX Runtime refused or failed, with its own words.
+        """
+        binding = self._session.io_binding()
+        kind, index = self._device
+        try:
+            for name, view in inputs.items():
+                dtype = self._dtypes[name]
+                binding.bind_input(name, kind, index, dtype, view.shape, view.address)
+            for name, view in outputs.items():
+                dtype = self._dtypes[name]
+                binding.bind_output(name, kind, index, dtype, view.shape, view.address)
+            self._session.run_with_iobinding(binding, self._run_options)
+        except KeyError as error:
+            raise EngineError(f"{self._graph.name} has no tensor {error}") from None
+        # ONNX Runtime raises plain RuntimeError, ValueError and a dozen types of its own.
+        except Exception as error:
+            raise EngineError(f"a call of {self._graph.name} failed", found=str(error)) from error
+
+
+def _open_session(ort: Any, path: Path, kind: str, index: int, threads: int) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    # Memory patterns are cached per combination of input shapes, and S grows with every call.
+    options.enable_mem_pattern = False
+    provider: Any = _PROVIDERS[kind] if kind == "cpu" else (_PROVIDERS[kind], {"device_id": index})
+    if _PROVIDERS[kind] not in ort.get_available_providers():
+        raise EngineError(
+            f"this ONNX Runtime cannot use {kind}",
+            required=_PROVIDERS[kind],
+            found=", ".join(ort.get_available_providers()),
+            fix="Install it with: pip uninstall onnxruntime && pip install 'hermes-edge[cuda]'",
+        )
+    try:
+        return ort.InferenceSession(str(path), options, providers=[provider])
+    except Exception as error:
+        raise EngineError(f"ONNX Runtime {ort.__version__} cannot load {path}: {error}") from error
+
+
+def _check_tensors(path: Path, graph: GraphSpec, session: Any) -> None:
+    required = {t.name: str(t) for t in (*graph.inputs, *graph.outputs)}
+    found = {
+        node.name: f"{node.name} {_TYPES.get(node.type, node.type)} "
+        f"[{', '.join(map(str, node.shape))}]"
+        for node in (*session.get_inputs(), *session.get_outputs())
+    }
+    faults = [
+        f"required {required.get(name, 'no such tensor')}, found {found.get(name, f'no {name}')}"
+        for name in sorted(required.keys() | found.keys())
+        if required.get(name) != found.get(name)
+    ]
+    if faults:
+        raise BundleError(
+            f"{path} does not fit the contract: {'; '.join(faults)}",
+            fix="Export again with: hermes-edge export CHECKPOINT -o BUNDLE",
+        )
