@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,10 @@ Float64Array = npt.NDArray[np.float64]
 
 PREFIX_FRAME = -1
 SUMMARY_FRAME = -2
+
+
+Scoring = Literal["forward", "embedding"]
+"""A causal forward of the probe over the memory, or each layer's view of its raw embeddings."""
 
 
 class ProbeKind(str, Enum):
@@ -93,6 +97,10 @@ class Policy(Protocol):
     @property
     def bands(self) -> tuple[str, ...]:
         """Per layer: ``sensory``, ``working`` or ``long-term`` (``all`` where there are none)."""
+
+    @property
+    def scoring(self) -> Scoring:
+        """How its scores are made."""
 
     def probe_kind(self, layer: int) -> ProbeKind | None:
         """Which probe scores the layer; None where its scores are not used."""

@@ -1,0 +1,209 @@
+"""The streaming loop: frames become rows, chunks become compacted memory.
+
+Rows are encoded in slices as they come (causal, so slices do not change the result), which bounds
+the attention workspace of Hq * T * (S + T) elements. A chunk closes when its last frame is in: the
+policy then scores, with probes that ride behind the chunk's last slice, and compacts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hermes_edge.engines import EmbeddingTable, View
+from hermes_edge.engines.views import Array
+from hermes_edge.memory.base import (
+    PREFIX_FRAME,
+    Float32Array,
+    Float64Array,
+    Int64Array,
+    Policy,
+)
+from hermes_edge.runtime.compaction import Compactor
+from hermes_edge.runtime.decoding import DecoderRunner
+from hermes_edge.runtime.scoring import ProbeTokens, Scorer
+from hermes_edge.runtime.store import KVStore
+
+
+@dataclass(slots=True)
+class StageTimes:
+    """Milliseconds and counts since the session began."""
+
+    vision_ms: float = 0.0
+    encode_ms: float = 0.0
+    score_ms: float = 0.0
+    compact_ms: float = 0.0
+    frames: int = 0
+    chunks: int = 0
+    compactions: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkShape:
+    """How frames are grouped."""
+
+    tokens_per_frame: int
+    chunk_frames: int
+    slice_rows: int
+
+    @property
+    def slice_frames(self) -> int:
+        """Whole frames that one slice holds; at least one, at most a chunk."""
+        return min(max(self.slice_rows // self.tokens_per_frame, 1), self.chunk_frames)
+
+
+def slice_rows_for(workspace_bytes: int, query_heads: int, capacity_rows: int) -> int:
+    """Most new rows whose attention matrix (fp32) stays within ``workspace_bytes``."""
+    return max(workspace_bytes // (4 * query_heads * capacity_rows), 1)
+
+
+class ChunkEncoder:
+    """Appends frames' rows to a memory and keeps it within its budget."""
+
+    def __init__(
+        self,
+        store: KVStore,
+        policy: Policy,
+        runner: DecoderRunner,
+        scorer: Scorer,
+        compactor: Compactor,
+        table: EmbeddingTable,
+        shape: ChunkShape,
+        probes: Callable[[], ProbeTokens],
+    ) -> None:
+        self._store, self._policy = store, policy
+        self._runner, self._scorer, self._compactor = runner, scorer, compactor
+        self._table, self._shape, self._probes = table, shape, probes
+        self._frames_in_chunk = 0
+        self.times = StageTimes()
+
+    @property
+    def open_chunk_frames(self) -> int:
+        """Frames encoded since the last chunk closed."""
+        return self._frames_in_chunk
+
+    @property
+    def frames_left(self) -> int:
+        """Frames until the chunk closes."""
+        return self._shape.chunk_frames - self._frames_in_chunk
+
+    def encode_prefix(self, token_ids: Sequence[int]) -> None:
+        """The text that stands before everything and is never evicted."""
+        for embeds in self._slices(self._table.lookup(token_ids)):
+            frames = np.full(len(embeds), PREFIX_FRAME, dtype=np.int64)
+            self._pass(embeds, frames, np.zeros(len(embeds)), None)
+
+    def append(self, embeds: Array, times_s: Sequence[float]) -> None:
+        """Encode whole frames that fit into the open chunk; the last one closes it.
+
+        Args:
+            embeds: [F*N, E], F at most :attr:`frames_left`.
+            times_s: F timestamps.
+
+        Raises:
+            BudgetError: a memory without eviction is full; it stays as it was.
+        """
+        count, tokens = len(times_s), self._shape.tokens_per_frame
+        self._make_room()
+        closes = count == self.frames_left
+        scored = closes and self._policy.needs_scores(self._store.rows, len(embeds))
+        probes = self._probes() if scored and self._policy.scoring == "forward" else None
+        frames = np.repeat(np.arange(self.times.frames, self.times.frames + count), tokens)
+        times = np.repeat(np.asarray(times_s, dtype=np.float64), tokens)
+        began = time.perf_counter()
+        queries, done = None, 0
+        for rows in self._slices(embeds):
+            span = slice(done, done + len(rows))
+            done += len(rows)
+            rides = probes is not None and done == len(embeds) and self._may_ride(rows, probes)
+            queries = self._pass(rows, frames[span], times[span], probes if rides else None)
+        self.times.encode_ms += _ms_since(began)
+        self.times.frames += count
+        self._frames_in_chunk += count
+        if closes:
+            self._close(scored, probes, queries)
+
+    def close(self) -> None:
+        """Close a chunk that is not full; nothing happens where none is open."""
+        if self._frames_in_chunk:
+            scored = self._policy.needs_scores(self._store.rows, 0)
+            probes = self._probes() if scored and self._policy.scoring == "forward" else None
+            self._close(scored, probes, None)
+
+    def _make_room(self) -> None:
+        """Re-index before the chunk would cross the position limit.
+
+        Stored rows and rows still to come add up to the same at every slice of a chunk, so the
+        decision falls where the chunk begins, whatever the slices are.
+        """
+        incoming = self.frames_left * self._shape.tokens_per_frame
+        plan = self._policy.make_room(self._store.rows, incoming)
+        if plan is not None:
+            self._compactor.carry_out(self._store, plan)
+
+    def _slices(self, embeds: Array) -> list[Array]:
+        size = self._shape.slice_rows
+        return [embeds[start : start + size] for start in range(0, len(embeds), size)]
+
+    def _may_ride(self, rows: Array, probes: ProbeTokens) -> bool:
+        return len(rows) + len(probes) <= self._shape.slice_rows
+
+    def _pass(
+        self, embeds: Array, frames: Int64Array, times: Float64Array, probes: ProbeTokens | None
+    ) -> View | None:
+        """Encode and commit rows; with probes behind them, return the probes' queries."""
+        count = len(embeds)
+        if probes is None:
+            self._runner.run(self._store, embeds)
+            self._store.commit(frames, times)
+            return None
+        ids = (*probes.working, *probes.long_term)
+        offsets = np.concatenate([np.arange(count), count + np.asarray(probes.offsets())])
+        _, queries = self._runner.run(
+            self._store,
+            np.concatenate([embeds, self._table.lookup(ids)]),
+            segments=np.concatenate(
+                [np.zeros(count, np.int64), np.asarray(probes.segments(), dtype=np.int64)]
+            ),
+            positions=self._store.positions(1) + offsets,
+            probe_rows=len(ids),
+        )
+        self._store.commit(frames, times)
+        return queries
+
+    def _close(self, scored: bool, probes: ProbeTokens | None, queries: View | None) -> None:
+        attention: list[Float32Array | None] = [None] * len(self._store.rows)
+        if scored:
+            began = time.perf_counter()
+            attention = self._attention(probes, queries)
+            self.times.score_ms += _ms_since(began)
+        began = time.perf_counter()
+        plan = self._policy.plan(self._store.rows, attention)
+        if plan is not None:
+            self._compactor.carry_out(self._store, plan)
+            self.times.compactions += 1
+        self.times.compact_ms += _ms_since(began)
+        self.times.chunks += 1
+        self._frames_in_chunk = 0
+
+    def _attention(
+        self, probes: ProbeTokens | None, queries: View | None
+    ) -> list[Float32Array | None]:
+        if probes is None:
+            return self._scorer.from_embeddings(
+                self._store, self._policy, self._probes(), self._table
+            )
+        if queries is None:
+            # No room behind the chunk's last slice: the probes make a pass of their own.
+            nothing = self._table.lookup(())
+            empty = np.empty(0, dtype=np.int64)
+            queries = self._pass(nothing, empty, np.empty(0), probes)
+        assert queries is not None
+        return self._scorer.from_queries(self._store, self._policy, probes, queries)
+
+
+def _ms_since(began: float) -> float:
+    return (time.perf_counter() - began) * 1e3

@@ -1,0 +1,126 @@
+"""Calls of the decoder engine on one stream's memory.
+
+Staging buffers are made once for the longest call. A call takes T embeddings and leaves T new
+rows in the slabs, behind everything that is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hermes_edge.contract import DType
+from hermes_edge.engines import Device, Engine, View
+from hermes_edge.engines.views import Array
+from hermes_edge.runtime.store import KVStore
+from hermes_edge.spec import PRECISION_DTYPE, DecoderSpec, Precision
+
+EngineCall = Callable[[Engine, Mapping[str, View], Mapping[str, View]], None]
+"""Runs an engine; the runtime serialises the calls of all its sessions."""
+
+
+class Staging:
+    """A flat device buffer that serves tensors of any shape up to its size."""
+
+    def __init__(self, device: Device, elements: int, dtype: DType) -> None:
+        self._device = device
+        self._dtype = np.dtype(dtype)
+        self._flat = device.allocate((elements,), dtype)
+
+    def view(self, *shape: int) -> View:
+        """The first elements, shaped; the content is whatever was there."""
+        return self._flat.rows(0, int(np.prod(shape, dtype=np.int64))).reshape(*shape)
+
+    def put(self, array: Array) -> View:
+        """The array, uploaded."""
+        view = self.view(*array.shape)
+        self._device.upload(np.ascontiguousarray(array, dtype=self._dtype), view)
+        return view
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderLimits:
+    """The longest call: T new rows, P of them probes."""
+
+    new_rows: int
+    probe_rows: int
+
+
+class DecoderRunner:
+    """Binds embeddings, positions and slabs to the decoder engine and runs it."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        call: EngineCall,
+        device: Device,
+        decoder: DecoderSpec,
+        precision: Precision,
+        limits: DecoderLimits,
+    ) -> None:
+        dtype = PRECISION_DTYPE[precision]
+        self._engine, self._call, self._device = engine, call, device
+        self._decoder = decoder
+        rows, probes = limits.new_rows, limits.probe_rows
+        query_elements = decoder.layers * decoder.query_heads * decoder.head_size
+        self._embeds = Staging(device, rows * decoder.embedding_width, dtype)
+        self._positions = Staging(device, rows * decoder.layers, "int64")
+        self._segments = Staging(device, rows, "int64")
+        self._logit_rows = Staging(device, 1, "int64")
+        self._probe_rows = Staging(device, probes, "int64")
+        self._logits = Staging(device, decoder.vocabulary, "float32")
+        self._queries = Staging(device, probes * query_elements, dtype)
+
+    def run(
+        self,
+        store: KVStore,
+        embeds: Array,
+        *,
+        segments: npt.NDArray[np.int64] | None = None,
+        positions: npt.NDArray[np.int64] | None = None,
+        probe_rows: int = 0,
+        want_logits: bool = False,
+    ) -> tuple[Array | None, View]:
+        """One pass.
+
+        Args:
+            store: the memory; T scratch rows must still fit.
+            embeds: [T, E].
+            segments: int64 [T], or all rows of the stream.
+            positions: int64 [L, T], or those that follow the memory.
+            probe_rows: the last P rows hand out their queries.
+            want_logits: whether the last row's logits are computed.
+
+        Returns:
+            Logits float32 [V] or None, and a view of queries [L, P, Hq, D] that is valid until
+            the next call.
+        """
+        count = len(embeds)
+        if positions is None:
+            positions = store.positions(count)
+        if segments is None:
+            segments = np.zeros(count, dtype=np.int64)
+        wanted = np.arange(count - want_logits, count, dtype=np.int64)
+        probes = np.arange(count - probe_rows, count, dtype=np.int64)
+        decoder = self._decoder
+        logits = self._logits.view(len(wanted), decoder.vocabulary)
+        queries = self._queries.view(
+            decoder.layers, probe_rows, decoder.query_heads, decoder.head_size
+        )
+        past, present = store.bindings(count)
+        inputs = {
+            "inputs_embeds": self._embeds.put(embeds),
+            "position_ids": self._positions.put(positions),
+            "segment_ids": self._segments.put(segments),
+            "logit_rows": self._logit_rows.put(wanted),
+            "probe_rows": self._probe_rows.put(probes),
+            **past,
+        }
+        outputs = {"logits": logits, "probe_queries": queries, **present}
+        self._call(self._engine, inputs, outputs)
+        last: Any = self._device.download(logits)[0].copy() if want_logits else None
+        return last, queries

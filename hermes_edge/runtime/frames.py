@@ -1,0 +1,61 @@
+"""Frames to visual tokens: resized on arrival, kept until a slice is full."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from hermes_edge.engines import Device, Engine, View
+from hermes_edge.engines.views import Array
+from hermes_edge.runtime.decoding import EngineCall
+from hermes_edge.runtime.resize import FrameResizer
+from hermes_edge.spec import PRECISION_DTYPE, Precision, VisionSpec
+
+
+class FrameEncoder:
+    """Waiting frames of one stream and the ``vision`` engine."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        call: EngineCall,
+        device: Device,
+        vision: VisionSpec,
+        output: tuple[int, Precision],
+        slice_frames: int,
+    ) -> None:
+        """``output``: embedding width E and precision of the visual tokens."""
+        width, precision = output
+        side = vision.image_size
+        self._engine, self._call, self._device = engine, call, device
+        self._tokens_per_frame = vision.tokens_per_frame
+        self._resizer = FrameResizer(side)
+        self._frames = np.zeros((slice_frames, side, side, 3), dtype=np.uint8)
+        self._staged = device.allocate(self._frames.shape, "uint8")
+        rows = slice_frames * vision.tokens_per_frame
+        self._tokens: View = device.allocate((rows, width), PRECISION_DTYPE[precision])
+        self._times: list[float] = []
+
+    @property
+    def waiting(self) -> int:
+        """Frames added since the last :meth:`encode`."""
+        return len(self._times)
+
+    def add(self, frame: npt.NDArray[np.uint8], at: float) -> None:
+        """Resize and keep a frame.
+
+        Raises:
+            SourceError: it is not uint8 [height, width, 3].
+        """
+        self._frames[len(self._times)] = self._resizer.resize(frame)
+        self._times.append(at)
+
+    def encode(self) -> tuple[Array, list[float]]:
+        """Visual tokens [F*N, E] and times of all waiting frames; none wait afterwards."""
+        times, self._times = self._times, []
+        count = len(times)
+        staged = self._staged.rows(0, count)
+        self._device.upload(self._frames[:count], staged)
+        tokens = self._tokens.rows(0, count * self._tokens_per_frame)
+        self._call(self._engine, {"frames": staged}, {"visual_tokens": tokens})
+        return self._device.download(tokens), times

@@ -1,0 +1,116 @@
+"""What a session remembers, as plain records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hermes_edge.memory.base import PREFIX_FRAME, SUMMARY_FRAME, LayerRows
+
+
+@dataclass(frozen=True, slots=True)
+class LayerReport:
+    """One layer's rows; ages are seconds before the newest frame.
+
+    Attributes:
+        layer: index from 0.
+        band: ``sensory``, ``working``, ``long-term``, or ``all`` for policies without bands.
+        rows: committed rows, prefix included.
+        prefix_rows, visual_rows, summary_rows: what they are; they add up to ``rows``.
+        tokens_represented: visual tokens that the rows stand for, folded ones included.
+        oldest_age_s, median_age_s: of the rows that show a frame.
+        bytes: of the committed keys and values.
+    """
+
+    layer: int
+    band: str
+    rows: int
+    prefix_rows: int
+    visual_rows: int
+    summary_rows: int
+    tokens_represented: int
+    oldest_age_s: float
+    median_age_s: float
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class BandReport:
+    """The layers of one band together; rows are of its largest layer."""
+
+    band: str
+    layers: int
+    rows: int
+    oldest_age_s: float
+    median_age_s: float
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryReport:
+    """The whole memory.
+
+    ``budget_rows`` bounds the visual rows of a layer whenever a chunk has been closed;
+    ``open_chunk_rows`` of the chunk that is still open stand on top of it.
+    """
+
+    policy: str
+    layers: tuple[LayerReport, ...]
+    bands: tuple[BandReport, ...]
+    budget_rows: int
+    open_chunk_rows: int
+    capacity_rows: int
+    slab_bytes: int
+    spare_bytes: int
+    frames_seen: int
+    newest_s: float
+
+    @property
+    def rows(self) -> int:
+        """Rows of the largest layer, prefix included."""
+        return max(layer.rows for layer in self.layers)
+
+
+def report_layers(
+    rows: Sequence[LayerRows], bands: Sequence[str], newest_s: float, bytes_per_row: int
+) -> tuple[LayerReport, ...]:
+    """One record per layer; ``bytes_per_row`` counts a key and a value."""
+    reports = []
+    for index, (layer, band) in enumerate(zip(rows, bands, strict=True)):
+        prefix = layer.frame == PREFIX_FRAME
+        summary = layer.frame == SUMMARY_FRAME
+        ages = newest_s - layer.time[~(prefix | summary)]
+        reports.append(
+            LayerReport(
+                layer=index,
+                band=band,
+                rows=len(layer),
+                prefix_rows=int(prefix.sum()),
+                visual_rows=len(ages),
+                summary_rows=int(summary.sum()),
+                tokens_represented=int(layer.weight[~prefix].sum()),
+                oldest_age_s=float(ages.max()) if len(ages) else 0.0,
+                median_age_s=float(np.median(ages)) if len(ages) else 0.0,
+                bytes=len(layer) * bytes_per_row,
+            )
+        )
+    return tuple(reports)
+
+
+def report_bands(layers: Sequence[LayerReport]) -> tuple[BandReport, ...]:
+    """Bands in the order of their first layer."""
+    names = list(dict.fromkeys(layer.band for layer in layers))
+    members = {name: [layer for layer in layers if layer.band == name] for name in names}
+    return tuple(
+        BandReport(
+            band=name,
+            layers=len(group),
+            rows=max(layer.rows for layer in group),
+            oldest_age_s=max(layer.oldest_age_s for layer in group),
+            median_age_s=float(np.median([layer.median_age_s for layer in group])),
+            bytes=sum(layer.bytes for layer in group),
+        )
+        for name, group in members.items()
+    )

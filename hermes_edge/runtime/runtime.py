@@ -1,0 +1,286 @@
+"""A bundle's engines on one device, shared by all sessions."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hermes_edge.contract import GraphName
+from hermes_edge.engines import Bundle, CpuDevice, Engine, View
+from hermes_edge.errors import BudgetError, EngineError, SettingsError
+from hermes_edge.manifest import TOKENIZER_NAME, Manifest
+from hermes_edge.memory import History, make_policy, probe_texts
+from hermes_edge.memory.base import Policy, Scoring
+from hermes_edge.memory.hermes import Reindexing
+from hermes_edge.runtime.chunks import ChunkEncoder, ChunkShape, slice_rows_for
+from hermes_edge.runtime.compaction import Compactor
+from hermes_edge.runtime.decoding import DecoderLimits, DecoderRunner
+from hermes_edge.runtime.frames import FrameEncoder
+from hermes_edge.runtime.scoring import ProbeTokens, Scorer
+from hermes_edge.runtime.session import HistoryCell, ProbeSource, Session, SessionParts
+from hermes_edge.runtime.store import KVStore
+from hermes_edge.runtime.text import TextCodec
+from hermes_edge.spec import MemorySpec
+
+DEFAULT_BUDGET_TOKENS = 4000
+DEFAULT_RESERVE_TOKENS = 512
+DEFAULT_WORKSPACE_BYTES = 96 << 20
+
+
+class Runtime:
+    """Engines, embedding table and tokenizer of one bundle; holds no stream of its own.
+
+    ::
+
+        runtime = Runtime.load("engines/hermes-tiny")
+        with runtime.session(budget_tokens=1000) as session:
+            for frame in source:
+                session.feed(frame.image, at=frame.time_s)
+            print(session.ask("What happened last?").text)
+    """
+
+    def __init__(self, bundle: Bundle, device: str, threads: int) -> None:
+        self.bundle = bundle
+        self.device = device
+        self._memory = CpuDevice()
+        self._threads = threads
+        self._engines: dict[GraphName, Engine] = {}
+        self._busy = threading.Lock()
+        self._table = bundle.embeddings()
+        has_text = (bundle.path / TOKENIZER_NAME).exists()
+        self.codec = TextCodec.open(bundle.path, self.manifest.video_token) if has_text else None
+        for name in ("decoder", "score", "compact", "vision"):
+            if name in self.manifest.graphs:
+                self._engine(name)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        device: str = "cpu",
+        threads: int = 0,
+        check_hashes: bool = True,
+    ) -> Runtime:
+        """Open a bundle and its engines.
+
+        Args:
+            path: the bundle's folder.
+            device: ``cpu``.
+            threads: of the backend; 0 is one per core.
+            check_hashes: read every file once more to compare its sha256.
+
+        Raises:
+            BundleError: the bundle is damaged or does not fit the contract.
+            EngineError: the device cannot be used.
+            DependencyError: the device's backend is not installed.
+        """
+        if device != "cpu":
+            raise EngineError(
+                "sessions run on the CPU in this version", required="device cpu", found=device
+            )
+        return cls(Bundle.open(path, check_hashes=check_hashes), device, threads)
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the bundle says of itself."""
+        return self.bundle.manifest
+
+    def session(
+        self,
+        *,
+        budget_tokens: int | None = None,
+        budget_bytes: int | None = None,
+        policy: str = "hermes",
+        scoring: Scoring | None = None,
+        reindexing: Reindexing | None = None,
+        chunk_frames: int | None = None,
+        reserve_tokens: int = DEFAULT_RESERVE_TOKENS,
+        workspace_bytes: int = DEFAULT_WORKSPACE_BYTES,
+        system: str | None = None,
+        prefix_ids: Sequence[int] | None = None,
+        probes: ProbeSource | None = None,
+    ) -> Session:
+        """A new stream; all its memory is allocated here.
+
+        Args:
+            budget_tokens: visual rows that each layer may keep. By default 4,000, or what the
+                model's positions allow.
+            budget_bytes: the same, as bytes of keys and values over all layers.
+            policy: one of :data:`hermes_edge.memory.POLICY_NAMES`.
+            scoring: ``forward`` or ``embedding``, for the hermes policies.
+            reindexing: ``lazy`` or ``eager``, for the hermes policies.
+            chunk_frames: frames between two compactions; by default as exported.
+            reserve_tokens: rows for a question with its answer, and for the probes.
+            workspace_bytes: bound on one layer's attention matrix; sets the slices.
+            system: system text, or the default one.
+            prefix_ids: token ids before the video, instead of a rendered template.
+            probes: token ids of the probes, instead of the guidance texts.
+
+        Raises:
+            BudgetError: the budget is smaller than a chunk, or larger than the positions allow.
+            SettingsError: unknown policy.
+            BundleError: the policy needs a graph that the bundle does not have.
+        """
+        manifest, decoder = self.manifest, self.manifest.decoder
+        prefix = tuple(prefix_ids) if prefix_ids is not None else self._prefix_ids(system)
+        # A memory without eviction has nothing to do at the end of a chunk: fill it to the frame.
+        chunk = 1 if policy == "full" else chunk_frames or manifest.chunk_frames
+        chunk_rows = chunk * manifest.tokens_per_frame
+        most = decoder.max_positions - len(prefix) - chunk_rows - reserve_tokens
+        budget = self._budget(budget_tokens, budget_bytes, most)
+        _check_budget(budget, chunk_rows, most)
+        kept = make_policy(
+            policy,
+            layers=decoder.layers,
+            budget_rows=budget,
+            max_positions=decoder.max_positions,
+            reserve_rows=reserve_tokens,
+            scoring=scoring,
+            reindexing=reindexing,
+        )
+        spec = MemorySpec(len(prefix), budget, chunk_rows, reserve_tokens)
+        shape = ChunkShape(
+            tokens_per_frame=manifest.tokens_per_frame,
+            chunk_frames=chunk,
+            slice_rows=slice_rows_for(workspace_bytes, decoder.query_heads, spec.capacity_rows),
+        )
+        parts = self._parts(spec, shape, kept, probes)
+        parts.encoder.encode_prefix(prefix)
+        return Session(parts)
+
+    def _parts(
+        self, spec: MemorySpec, shape: ChunkShape, policy: Policy, probes: ProbeSource | None
+    ) -> SessionParts:
+        decoder, precision = self.manifest.decoder, self.manifest.precision
+        geometry = (self._call, self._memory, decoder, precision)
+        store = KVStore(self._memory, decoder, precision, spec)
+        rows = min(shape.slice_rows, spec.capacity_rows)
+        limits = DecoderLimits(new_rows=max(rows, spec.reserve_rows), probe_rows=spec.reserve_rows)
+        runner = DecoderRunner(self._engine("decoder"), *geometry, limits)
+        embedding = self._engine("embedding_probe") if policy.scoring == "embedding" else None
+        scorer = Scorer(
+            self._engine("score"), embedding, *geometry, (spec.capacity_rows, spec.reserve_rows)
+        )
+        compactor = Compactor(self._engine("compact"), self._call, self._memory, spec.capacity_rows)
+        source = self._probe_source(probes, policy, spec.reserve_rows)
+        history = HistoryCell()
+        encoder = ChunkEncoder(
+            store,
+            policy,
+            runner,
+            scorer,
+            compactor,
+            self._table,
+            shape,
+            lambda: source(history.last),
+        )
+        return SessionParts(
+            store=store,
+            policy=policy,
+            runner=runner,
+            encoder=encoder,
+            frames=self._frame_encoder(shape),
+            table=self._table,
+            codec=self.codec,
+            shape=shape,
+            history=history,
+            eos_token_ids=self.manifest.eos_token_ids,
+            width=decoder.embedding_width,
+            bytes_per_row=2 * decoder.row_bytes(precision),
+        )
+
+    def _frame_encoder(self, shape: ChunkShape) -> FrameEncoder | None:
+        manifest = self.manifest
+        if manifest.vision is None:
+            return None
+        output = (manifest.decoder.embedding_width, manifest.precision)
+        return FrameEncoder(
+            self._engine("vision"),
+            self._call,
+            self._memory,
+            manifest.vision,
+            output,
+            shape.slice_frames,
+        )
+
+    def _engine(self, name: GraphName) -> Engine:
+        if name not in self._engines:
+            self._engines[name] = self.bundle.engine(name, self.device, self._threads)
+        return self._engines[name]
+
+    def _call(
+        self, engine: Engine, inputs: Mapping[str, View], outputs: Mapping[str, View]
+    ) -> None:
+        # One call at a time: a second one would double the workspace and gain no time, since each
+        # uses all cores.
+        with self._busy:
+            engine.run(inputs, outputs)
+
+    def _prefix_ids(self, system: str | None) -> tuple[int, ...]:
+        if self.codec is None:
+            raise SettingsError(
+                "this bundle has no tokenizer", required="prefix_ids", found="none given"
+            )
+        return tuple(self.codec.prefix_ids(system))
+
+    def _probe_source(self, given: ProbeSource | None, policy: Policy, rows: int) -> ProbeSource:
+        """Guidance texts as token ids, or the caller's own, within ``rows`` rows."""
+        codec = self.codec
+        used = any(policy.probe_kind(layer) for layer in range(self.manifest.decoder.layers))
+        if given is None and codec is None and used:
+            raise SettingsError(
+                f"the policy {policy.name} scores with probes and this bundle has no tokenizer",
+                required="the argument probes",
+                found="none given",
+                fix="Give probes, or choose the policy window or uniform",
+            )
+
+        def source(history: History | None) -> ProbeTokens:
+            if given is not None:
+                return given(history)
+            if codec is None:
+                return ProbeTokens((), ())
+            # The guidance stands at the end of a probe: a history too long loses its beginning.
+            working, long_term = (
+                codec.encode(text)[-(rows // 2) :] for text in probe_texts(history)
+            )
+            return ProbeTokens(tuple(working), tuple(long_term))
+
+        def bounded(history: History | None) -> ProbeTokens:
+            tokens = source(history)
+            if not 0 < len(tokens) <= rows:
+                raise SettingsError(
+                    "the probes do not fit the reserve",
+                    required=f"1 to {rows} tokens together",
+                    found=len(tokens),
+                    fix="Shorten them or raise reserve_tokens",
+                )
+            return tokens
+
+        return bounded
+
+    def _budget(self, tokens: int | None, nbytes: int | None, most: int) -> int:
+        if tokens is not None and nbytes is not None:
+            raise BudgetError("two budgets", required="tokens or bytes", found="both")
+        if nbytes is not None:
+            return nbytes // self.manifest.decoder.kv_bytes_per_token(self.manifest.precision)
+        return min(DEFAULT_BUDGET_TOKENS, most) if tokens is None else tokens
+
+
+def _check_budget(budget: int, chunk_rows: int, most: int) -> None:
+    if budget < chunk_rows:
+        raise BudgetError(
+            "the budget is smaller than a chunk",
+            required=f"at least {chunk_rows} tokens",
+            found=budget,
+            fix="Raise the budget or lower chunk_frames",
+        )
+    if budget > most:
+        raise BudgetError(
+            "the budget does not fit the model's positions",
+            required=f"at most {most} tokens (positions less prefix, chunk and reserve)",
+            found=budget,
+            fix="Lower the budget, chunk_frames or reserve_tokens",
+        )

@@ -1,0 +1,370 @@
+"""One stream: feed it frames, ask it questions, look at what it remembers."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Literal, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from hermes_edge.engines import EmbeddingTable
+from hermes_edge.engines.views import Array
+from hermes_edge.errors import BundleError, QuestionError, SourceError
+from hermes_edge.memory import History
+from hermes_edge.memory.base import LayerRows, Policy
+from hermes_edge.runtime.answers import Answer, AnswerRun
+from hermes_edge.runtime.chunks import ChunkEncoder, ChunkShape, StageTimes
+from hermes_edge.runtime.decoding import DecoderRunner
+from hermes_edge.runtime.frames import FrameEncoder
+from hermes_edge.runtime.report import MemoryReport, report_bands, report_layers
+from hermes_edge.runtime.sampling import SamplingParams
+from hermes_edge.runtime.scoring import ProbeTokens
+from hermes_edge.runtime.store import KVStore
+from hermes_edge.runtime.text import TextCodec
+
+GREEDY = SamplingParams()
+
+ProbeSource = Callable[[History | None], ProbeTokens]
+"""Token ids of the two probes, given the last question and its answer."""
+
+
+@dataclass(slots=True)
+class HistoryCell:
+    """The last question and its answer: written by the session, read when probes are made."""
+
+    last: History | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionParts:
+    """What a session is made of; :meth:`Runtime.session` puts it together."""
+
+    store: KVStore
+    policy: Policy
+    runner: DecoderRunner
+    encoder: ChunkEncoder
+    frames: FrameEncoder | None
+    table: EmbeddingTable
+    codec: TextCodec | None
+    shape: ChunkShape
+    history: HistoryCell
+    eos_token_ids: tuple[int, ...]
+    width: int
+    bytes_per_row: int
+
+
+class Session:
+    """The memory of one stream. Safe to feed from one thread and ask from another.
+
+    Made by :meth:`Runtime.session`; leaves its slabs to the garbage collector when closed.
+    """
+
+    def __init__(self, parts: SessionParts) -> None:
+        self._parts = parts
+        self._free = threading.Condition()
+        self._holder: int | None = None
+        self._closed = False
+        self._newest_s = 0.0
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def feed(self, frame: npt.NDArray[np.uint8], at: float) -> None:
+        """Take one frame; encodes and compacts when enough have come.
+
+        Args:
+            frame: uint8 RGB [height, width, 3] of any size.
+            at: seconds since the stream began, never smaller than before.
+
+        Raises:
+            SourceError: the frame is not an image, or time runs backwards.
+            BundleError: the bundle has no vision graph.
+            BudgetError: a memory without eviction is full.
+        """
+        with _Hold(self):
+            frames = self._frames()
+            self._check_time([at])
+            frames.add(frame, at)
+            self._newest_s = at
+            if frames.waiting >= min(
+                self._parts.shape.slice_frames, self._parts.encoder.frames_left
+            ):
+                self._encode_waiting()
+
+    def feed_tokens(self, visual_tokens: Array, at: float | Sequence[float]) -> None:
+        """Take frames that the caller has encoded.
+
+        Args:
+            visual_tokens: [F*N, E] of F whole frames, floating point.
+            at: seconds of each frame, or of all of them.
+
+        Raises:
+            SourceError: wrong shape, values that are not finite, or time runs backwards.
+            BudgetError: a memory without eviction is full.
+        """
+        with _Hold(self):
+            tokens = self._checked_tokens(visual_tokens)
+            count = len(tokens) // self._parts.shape.tokens_per_frame
+            times = [float(at)] * count if isinstance(at, (int, float)) else [*map(float, at)]
+            if len(times) != count:
+                raise SourceError("wrong number of times", required=count, found=len(times))
+            self._check_time(times)
+            self._encode_waiting()
+            self._newest_s = times[-1]
+            self._append(tokens, times)
+
+    def flush(self) -> None:
+        """Encode waiting frames and close the open chunk, so that the budget holds now."""
+        with _Hold(self):
+            self._encode_waiting()
+            self._parts.encoder.close()
+
+    @overload
+    def ask(
+        self,
+        question: str | Sequence[int],
+        params: SamplingParams = ...,
+        *,
+        stream: Literal[False] = False,
+    ) -> Answer: ...
+
+    @overload
+    def ask(
+        self,
+        question: str | Sequence[int],
+        params: SamplingParams = ...,
+        *,
+        stream: Literal[True],
+    ) -> AnswerStream: ...
+
+    def ask(
+        self,
+        question: str | Sequence[int],
+        params: SamplingParams = GREEDY,
+        *,
+        stream: bool = False,
+    ) -> Answer | AnswerStream:
+        """Answer from the memory; the memory is bit-identical afterwards.
+
+        The question and its answer condition the probes of the chunks to come.
+
+        Args:
+            question: text, or token ids of everything behind the video.
+            params: how to generate.
+            stream: return an iterator over pieces of text instead; the session is busy until it
+                is exhausted or closed.
+
+        Raises:
+            QuestionError: no frame has come yet, or the question is too long, empty or not text.
+        """
+        answers = AnswerStream(self, question, params)
+        if stream:
+            return answers
+        for _ in answers:
+            pass
+        return answers.answer
+
+    def memory(self) -> MemoryReport:
+        """What is remembered now, by layer and band."""
+        with _Hold(self):
+            parts = self._parts
+            layers = report_layers(
+                parts.store.rows, parts.policy.bands, self._newest_s, parts.bytes_per_row
+            )
+            return MemoryReport(
+                policy=parts.policy.name,
+                layers=layers,
+                bands=report_bands(layers),
+                budget_rows=parts.store.spec.budget_rows,
+                open_chunk_rows=parts.encoder.open_chunk_frames * parts.shape.tokens_per_frame,
+                capacity_rows=parts.store.spec.capacity_rows,
+                slab_bytes=parts.store.slab_bytes,
+                spare_bytes=parts.store.spare_bytes,
+                frames_seen=parts.encoder.times.frames + self._waiting(),
+                newest_s=self._newest_s,
+            )
+
+    def rows(self) -> tuple[LayerRows, ...]:
+        """Position, frame, time and weight of every committed row, layer by layer."""
+        with _Hold(self):
+            return tuple(self._parts.store.rows)
+
+    def timings(self) -> StageTimes:
+        """Milliseconds per stage since the session began."""
+        return replace(self._parts.encoder.times)
+
+    def close(self) -> None:
+        """Refuse further calls. Closing twice is fine."""
+        self._closed = True
+
+    def _begin_answer(self, question: str | Sequence[int]) -> tuple[AnswerRun, list[int], float]:
+        parts = self._parts
+        if isinstance(question, str):
+            if parts.codec is None:
+                raise QuestionError(
+                    "this bundle has no tokenizer", required="token ids", found="text"
+                )
+            ids = parts.codec.question_ids(question)
+        else:
+            ids = [*question]
+        if not ids:
+            raise QuestionError("the question is empty", fix="Ask something")
+        if parts.encoder.times.frames + self._waiting() == 0:
+            raise QuestionError(
+                "nothing has been seen yet", fix="Feed at least one frame before asking"
+            )
+        began = time.perf_counter()
+        self._encode_waiting()
+        catch_up_ms = (time.perf_counter() - began) * 1e3
+        run = AnswerRun(
+            parts.store,
+            parts.runner,
+            parts.table,
+            parts.codec,
+            parts.eos_token_ids,
+            parts.shape.slice_rows,
+        )
+        return run, ids, catch_up_ms
+
+    def _frames(self) -> FrameEncoder:
+        if self._parts.frames is None:
+            raise BundleError(
+                "this bundle has no vision graph", fix="Give visual tokens with feed_tokens()"
+            )
+        return self._parts.frames
+
+    def _waiting(self) -> int:
+        return self._parts.frames.waiting if self._parts.frames is not None else 0
+
+    def _encode_waiting(self) -> None:
+        if self._waiting():
+            began = time.perf_counter()
+            tokens, times = self._frames().encode()
+            self._parts.encoder.times.vision_ms += (time.perf_counter() - began) * 1e3
+            self._append(tokens, times)
+
+    def _append(self, tokens: Array, times: Sequence[float]) -> None:
+        """Cut at the ends of chunks, and into slices of whole frames."""
+        shape, encoder = self._parts.shape, self._parts.encoder
+        done = 0
+        while done < len(times):
+            count = min(encoder.frames_left, len(times) - done)
+            rows = slice(done * shape.tokens_per_frame, (done + count) * shape.tokens_per_frame)
+            encoder.append(tokens[rows], times[done : done + count])
+            done += count
+
+    def _check_time(self, times: Sequence[float]) -> None:
+        previous = self._newest_s
+        for at in times:
+            if not math.isfinite(at) or at < previous:
+                raise SourceError(
+                    "time runs backwards", required=f"at >= {previous:g} s", found=f"{at:g} s"
+                )
+            previous = at
+
+    def _checked_tokens(self, visual_tokens: Array) -> Array:
+        width, count = self._parts.width, self._parts.shape.tokens_per_frame
+        tokens = np.asarray(visual_tokens)
+        fits = tokens.ndim == 2 and tokens.shape[1] == width and len(tokens) % count == 0
+        if not fits or len(tokens) == 0 or not np.issubdtype(tokens.dtype, np.floating):
+            raise SourceError(
+                "visual tokens of another shape",
+                required=f"floating point [F*{count}, {width}], F at least 1",
+                found=f"{tokens.dtype} {list(tokens.shape)}",
+            )
+        if not np.isfinite(tokens).all():
+            raise SourceError("visual tokens that are not finite", fix="Check the encoder")
+        return tokens
+
+
+class AnswerStream:
+    """Iterator over an answer's text; :attr:`answer` holds the whole at the end."""
+
+    def __init__(
+        self, session: Session, question: str | Sequence[int], params: SamplingParams
+    ) -> None:
+        self._pieces = self._generate(session, question, params)
+        self._answer: Answer | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        return next(self._pieces)
+
+    def close(self) -> None:
+        """Stop here; the session is free again."""
+        self._pieces.close()
+
+    @property
+    def answer(self) -> Answer:
+        """The whole answer.
+
+        Raises:
+            QuestionError: the stream has not been exhausted.
+        """
+        if self._answer is None:
+            raise QuestionError("the answer is not complete", fix="Iterate to the end first")
+        return self._answer
+
+    def _generate(
+        self, session: Session, question: str | Sequence[int], params: SamplingParams
+    ) -> Generator[str, None, None]:
+        with _Hold(session):
+            run, ids, catch_up_ms = session._begin_answer(question)
+            text = ""
+            for piece in run.pieces(ids, params):
+                text += piece
+                yield piece
+            self._answer = Answer(
+                text=text,
+                token_ids=tuple(run.token_ids),
+                finish_reason=run.finish_reason,
+                video_time_s=session._newest_s,
+                question_rows=len(ids),
+                memory_rows=max(map(len, session._parts.store.rows)),
+                catch_up_ms=catch_up_ms,
+                ttft_ms=run.ttft_ms,
+                per_token_ms=run.per_token_ms,
+            )
+            if isinstance(question, str):
+                session._parts.history.last = History(question, text)
+
+
+class _Hold:
+    """Exclusive use of a session. A thread that already holds it gets an error, not a deadlock."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def __enter__(self) -> None:
+        session, me = self._session, threading.get_ident()
+        with session._free:
+            if session._holder == me:
+                raise QuestionError(
+                    "the session is busy with a streamed answer",
+                    fix="Iterate to its end or close() it first",
+                )
+            session._free.wait_for(lambda: session._holder is None)
+            if session._closed:
+                raise QuestionError("the session is closed")
+            session._holder = me
+
+    def __exit__(self, *_: object) -> None:
+        with self._session._free:
+            self._session._holder = None
+            self._session._free.notify()
