@@ -1,0 +1,21 @@
+"""Hugging Face checkpoint to bundle; the only part of the package that needs torch."""
+
+from importlib.util import find_spec
+
+from hermes_edge.errors import DependencyError
+
+_NEEDED = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "huggingface_hub")
+
+if _missing := [name for name in _NEEDED if find_spec(name) is None]:
+    raise DependencyError(
+        "exporting needs more packages",
+        required=", ".join(_NEEDED),
+        found=f"no {', '.join(_missing)}",
+        fix="Install them with: pip install 'hermes-edge[export]'",
+    )
+
+from hermes_edge.export.exporter import export_checkpoint  # noqa: E402
+from hermes_edge.export.progress import NoProgress, Progress  # noqa: E402
+from hermes_edge.export.random_checkpoint import make_random_checkpoint  # noqa: E402
+
+__all__ = ["NoProgress", "Progress", "export_checkpoint", "make_random_checkpoint"]

@@ -40,7 +40,8 @@ def stretch(values: Float32Array, rows: int) -> Float32Array:
         return values
     centres = (np.arange(rows) + 0.5) * (len(values) / rows) - 0.5
     stretched = np.interp(centres, np.arange(len(values)), values)
-    return stretched.astype(np.float32)
+    as_float: Float32Array = stretched.astype(np.float32)
+    return as_float
 
 
 def smooth(

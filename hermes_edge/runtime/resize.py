@@ -5,7 +5,7 @@
 
 The filter is antialiased bicubic (a = -0.5, its support stretched when shrinking): Pillow's BICUBIC
 and torchvision's ``antialias=True``. OpenCV's INTER_CUBIC does not antialias and gives the model
-pictures that it was not trained on. As in Pillow, rows come first and are rounded to whole grey
+pictures that it was not trained on. As in both, rows come first and are rounded to whole grey
 levels before the columns.
 
 Each pass is a banded matrix. Its outputs are cut into blocks, and a block's inputs are one

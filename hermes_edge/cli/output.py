@@ -1,0 +1,73 @@
+"""What all verbs print with: consoles, JSON lines, and numbers as text."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+# Control characters but tab and newline: an answer must not steer the terminal.
+_CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
+
+
+def stdout() -> Console:
+    """A console on the present stdout; text is data, never markup."""
+    return Console(markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+def stderr() -> Console:
+    """The same on stderr."""
+    return Console(stderr=True, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+def warn(message: str) -> None:
+    """One line on stderr."""
+    stderr().print(f"warning: {message}", style="yellow")
+
+
+def print_json(document: Mapping[str, object]) -> None:
+    """One JSON document on one line of stdout, at once; refuses NaN and infinity."""
+    sys.stdout.write(json.dumps(document, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def print_piece(text: str) -> None:
+    """A piece of an answer, at once and unwrapped."""
+    sys.stdout.write(without_controls(text))
+    sys.stdout.flush()
+
+
+def without_controls(text: str) -> str:
+    """The text without control characters, tab and newline excepted."""
+    return text.translate(_CONTROLS)
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table; columns whose name ends in a unit or count are the caller's own matter."""
+    drawn = Table(*columns, title=title, title_justify="left", title_style="bold", box=None)
+    for row in rows:
+        drawn.add_row(*row)
+    Console(markup=False, highlight=False, emoji=False).print(drawn)
+
+
+def size(nbytes: int) -> str:
+    """Bytes as ``12,288 B`` or ``229.4 MiB``."""
+    if nbytes < 1 << 20:
+        return f"{nbytes:,} B"
+    unit, scale = ("GiB", 1 << 30) if nbytes >= 1 << 30 else ("MiB", 1 << 20)
+    return f"{nbytes / scale:.1f} {unit}"
+
+
+def clock(seconds: float) -> str:
+    """Seconds as ``M:SS`` or ``H:MM:SS``, with tenths where there are any; infinity as ``end``."""
+    if math.isinf(seconds):
+        return "end"
+    tenths = round(seconds * 10)
+    minutes, rest = divmod(tenths, 600)
+    hours, minutes = divmod(minutes, 60)
+    shown = f"{rest // 10:02d}" + (f".{rest % 10}" if rest % 10 else "")
+    return f"{hours}:{minutes:02d}:{shown}" if hours else f"{minutes}:{shown}"

@@ -1,0 +1,211 @@
+"""Checkpoint to bundle: every stage of an export, in order."""
+
+from __future__ import annotations
+
+import gc
+import math
+import platform
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from hermes_edge.contract import (
+    GraphName,
+    GraphSpec,
+    compact_graph,
+    decoder_graph,
+    embedding_probe_graph,
+    score_graph,
+    vision_graph,
+)
+from hermes_edge.errors import SettingsError
+from hermes_edge.export.bundle import file_records, folder_bytes, staged
+from hermes_edge.export.checkpoint import DTYPES, Checkpoint, required_tensors
+from hermes_edge.export.decoder import EMBEDDINGS, Decoder, EmbeddingProbe
+from hermes_edge.export.memory_graphs import Compact, Score
+from hermes_edge.export.progress import NoProgress, Progress, stage
+from hermes_edge.export.tokenizer import TextFacts, write_text_files
+from hermes_edge.export.trace import check_opset, trace
+from hermes_edge.export.vision import Vision
+from hermes_edge.manifest import (
+    EMBEDDINGS_NAME,
+    EMBEDDINGS_TENSOR,
+    MANIFEST_NAME,
+    GraphRecord,
+    Manifest,
+)
+from hermes_edge.spec import PRECISION_BYTES, Precision
+
+_TOOLS = ("hermes_edge", "torch", "transformers", "onnxscript", "onnxruntime")
+
+
+def export_checkpoint(
+    source: str | Path,
+    target: Path,
+    *,
+    precision: Precision = "fp32",
+    chunk_frames: int = 16,
+    opset: int = 20,
+    tokens_per_frame: int | None = None,
+    embedding_probe: bool = False,
+    overwrite: bool = False,
+    verify: bool = True,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Write a bundle from a Hugging Face checkpoint.
+
+    Args:
+        source: a folder, or a hub id ``organisation/name``.
+        target: the bundle's folder; it appears only when the bundle is complete.
+        precision: of weights, caches and embeddings.
+        chunk_frames: frames that the runtime encodes at once.
+        opset: of all graphs, 20 or 23.
+        tokens_per_frame: only for a decoder without a vision tower, and needed there.
+        embedding_probe: also write the graph of the released code's probe.
+        overwrite: replace an existing bundle.
+        verify: compare the graphs with transformers' own model before the bundle appears.
+        progress: told of every stage.
+
+    Returns:
+        The manifest, with the parity report where ``verify`` is set.
+
+    Raises:
+        SettingsError: an option that is out of range or does not fit the model.
+        CheckpointError: the checkpoint is missing, damaged or not supported.
+        ParityError: an exported graph differs from the original model.
+        StorageError: the bundle cannot be written, or something else has its name.
+    """
+    progress = progress or NoProgress()
+    check_opset(opset)
+    _check_options(precision, chunk_frames)
+    with stage(progress, "checkpoint"):
+        checkpoint = Checkpoint.open(source)
+        tokens_per_frame = _tokens_per_frame(checkpoint, tokens_per_frame)
+    needed_bytes = _needed_bytes(checkpoint, precision)
+    with staged(Path(target), needed_bytes, overwrite=overwrite) as staging:
+        graphs = _write_graphs(checkpoint, staging, precision, opset, embedding_probe, progress)
+        with stage(progress, "embeddings") as record:
+            facts = _write_text(checkpoint, staging, precision)
+            record.nbytes = (staging / EMBEDDINGS_NAME).stat().st_size
+        with stage(progress, "hashes"):
+            manifest = Manifest(
+                model_id=checkpoint.model_id,
+                family=checkpoint.config.family,
+                precision=precision,
+                random_weights=checkpoint.config.random_weights,
+                decoder=checkpoint.config.decoder,
+                vision=checkpoint.config.vision,
+                tokens_per_frame=tokens_per_frame,
+                chunk_frames=chunk_frames,
+                video_token=facts.video_token,
+                eos_token_ids=facts.eos_token_ids,
+                graphs=graphs,
+                files=file_records(staging),
+                parity=None,
+                tools={
+                    "python": platform.python_version(),
+                    **{name: str(import_module(name).__version__) for name in _TOOLS},
+                },
+            )
+        _write_manifest(staging, manifest)
+        if verify:
+            from hermes_edge.export.parity import compare
+
+            report = compare(staging, checkpoint, progress)
+            manifest = manifest.model_copy(update={"parity": report})
+            _write_manifest(staging, manifest)
+    return manifest
+
+
+def _check_options(precision: str, chunk_frames: int) -> None:
+    if precision not in PRECISION_BYTES:
+        raise SettingsError(
+            "unsupported precision", required=" or ".join(PRECISION_BYTES), found=precision
+        )
+    if chunk_frames < 1:
+        raise SettingsError("chunk_frames is too small", required="at least 1", found=chunk_frames)
+
+
+def _tokens_per_frame(checkpoint: Checkpoint, given: int | None) -> int:
+    vision = checkpoint.config.vision
+    if vision is None:
+        if given is None or given < 1:
+            raise SettingsError(
+                f"{checkpoint.model_id} has no vision tower to tell the tokens of a frame",
+                required="tokens_per_frame of at least 1",
+                found="none" if given is None else given,
+            )
+        return given
+    if given is not None and given != vision.tokens_per_frame:
+        raise SettingsError(
+            "tokens_per_frame does not fit the vision tower",
+            required=f"{vision.tokens_per_frame}, or none given",
+            found=given,
+        )
+    return vision.tokens_per_frame
+
+
+def _needed_bytes(checkpoint: Checkpoint, precision: Precision) -> int:
+    shapes = required_tensors(checkpoint.config)
+    elements = sum(math.prod(shape) for shape in shapes.values())
+    if checkpoint.config.decoder.tied_embeddings:
+        # The output head is a weight of the decoder graph, the embedding table a file.
+        elements += math.prod(shapes[EMBEDDINGS])
+    return elements * PRECISION_BYTES[precision]
+
+
+def _write_graphs(
+    checkpoint: Checkpoint,
+    staging: Path,
+    precision: Precision,
+    opset: int,
+    embedding_probe: bool,
+    progress: Progress,
+) -> dict[GraphName, GraphRecord]:
+    config, weights, dtype = checkpoint.config, checkpoint.weights, DTYPES[precision]
+    decoder, vision, variant = config.decoder, config.vision, config.vision_variant
+    # Modules are made one at a time: one graph's weights in memory, no more.
+    makers: list[tuple[GraphSpec, Callable[[], nn.Module]]] = [
+        (decoder_graph(decoder, precision), lambda: Decoder(decoder, weights, dtype)),
+        (score_graph(decoder, precision), Score),
+        (compact_graph(decoder, precision), lambda: Compact(decoder)),
+    ]
+    if vision is not None and variant is not None:
+        width = decoder.embedding_width
+        graph = vision_graph(vision, width, precision)
+        makers.insert(0, (graph, lambda: Vision(vision, width, variant, weights, dtype)))
+    if embedding_probe:
+        graph = embedding_probe_graph(decoder, precision)
+        makers.append((graph, lambda: EmbeddingProbe(decoder, weights, dtype)))
+    records: dict[GraphName, GraphRecord] = {}
+    for graph, make in makers:
+        with stage(progress, graph.name) as record:
+            before = folder_bytes(staging)
+            file = f"{graph.name}.onnx"
+            trace(make(), graph, staging / file, opset)
+            gc.collect()
+            record.nbytes = folder_bytes(staging) - before
+        records[graph.name] = GraphRecord(
+            file=file,
+            opset=opset,
+            precision=precision,
+            inputs=graph.inputs,
+            outputs=graph.outputs,
+        )
+    return records
+
+
+def _write_text(checkpoint: Checkpoint, staging: Path, precision: Precision) -> TextFacts:
+    table: torch.Tensor = checkpoint.weights.load(EMBEDDINGS, DTYPES[precision])
+    save_file({EMBEDDINGS_TENSOR: table.contiguous()}, staging / EMBEDDINGS_NAME)
+    return write_text_files(checkpoint, staging)
+
+
+def _write_manifest(staging: Path, manifest: Manifest) -> None:
+    (staging / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+
+

@@ -1,0 +1,247 @@
+"""What a stream is run with: flag, then environment, then file, then default.
+
+    hermes-edge run --budget 2000       the flag wins over
+    HERMES_EDGE_BUDGET=64MiB            the environment, which wins over
+    budget = 4000                       hermes-edge.toml, or the file of --config, which wins over
+    Settings.budget                     the default
+
+Unknown names are refused in the file and in the environment: a misspelt key would otherwise be a
+setting that silently does nothing.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from hermes_edge.errors import SettingsError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ENVIRONMENT_PREFIX = "HERMES_EDGE_"
+DEFAULT_FILE = Path("hermes-edge.toml")
+
+_UNIT_BYTES = {"KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
+_BUDGET_FORM = "tokens such as 4000, or bytes such as 64MiB or 0.5GiB"
+_TIME_FORM = "M:SS, H:MM:SS, seconds or end"
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a layer may keep: visual tokens, or bytes over all layers; exactly one is set."""
+
+    tokens: int | None
+    nbytes: int | None
+
+
+def parse_budget(text: str) -> Budget:
+    """``4000`` (tokens a layer), ``64MiB`` or ``0.5GiB`` (keys and values of all layers).
+
+    Raises:
+        SettingsError: neither, or not above 0.
+    """
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]+)?)\s*(KiB|MiB|GiB)?", text.strip(), re.I | re.A)
+    if match is not None:
+        number, unit = match.groups()
+        if unit is not None and (nbytes := int(float(number) * _UNIT_BYTES[unit.upper()])) > 0:
+            return Budget(None, nbytes)
+        if unit is None and number.isdecimal() and int(number) > 0:
+            return Budget(int(number), None)
+    raise SettingsError("unknown budget", required=_BUDGET_FORM, found=repr(text))
+
+
+def parse_time(text: str) -> float:
+    """``0:12``, ``1:02:03``, ``12.5`` to seconds; ``end`` to infinity.
+
+    Raises:
+        SettingsError: none of these forms, or minutes or seconds of 60 and more.
+    """
+    if text == "end":
+        return math.inf
+    match = re.fullmatch(r"(?:(?:([0-9]{1,9}):)?([0-9]{1,9}):)?([0-9]{1,9}(?:\.[0-9]+)?)", text, re.A)
+    if match is not None:
+        hours, minutes, seconds = match.groups()
+        in_range = (minutes is None or float(seconds) < 60) and (hours is None or int(minutes) < 60)
+        if in_range:
+            return int(hours or 0) * 3600.0 + int(minutes or 0) * 60.0 + float(seconds)
+    raise SettingsError("unknown time", required=_TIME_FORM, found=repr(text))
+
+
+def _to_budget(value: object) -> object:
+    if value is None or isinstance(value, Budget):
+        return value
+    try:
+        return parse_budget(str(value))
+    except SettingsError as error:
+        raise ValueError(str(error)) from None
+
+
+def _to_strings(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+class Settings(BaseSettings):
+    """All settings of a stream; a field's description is what its value must be."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX,
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+    )
+
+    config: Path | None = Field(None, description="a path")
+    bundle: Path | None = Field(None, description="a path")
+    policy: str = Field("hermes", description="the name of a policy")
+    budget: Annotated[Budget | None, NoDecode, BeforeValidator(_to_budget)] = Field(
+        None, description=_BUDGET_FORM
+    )
+    fps: float = Field(0.5, gt=0, description="a number above 0")
+    chunk_frames: int | None = Field(None, ge=1, description="a whole number, at least 1")
+    reserve_tokens: int = Field(512, ge=1, description="a whole number, at least 1")
+    system: str | None = Field(None, description="text")
+    max_tokens: int = Field(256, ge=1, description="a whole number, at least 1")
+    temperature: float = Field(0.0, ge=0, description="a number, 0 (greedy) or more")
+    top_p: float = Field(1.0, gt=0, le=1, description="a number above 0 and at most 1")
+    repetition_penalty: float = Field(1.0, gt=0, description="a number above 0 (1 for none)")
+    seed: int | None = Field(None, ge=0, description="a whole number, 0 or more")
+    stop: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_to_strings)] = Field(
+        (), description="a text or a list of texts"
+    )
+    threads: int = Field(0, ge=0, description="a whole number, 0 (all cores) or more")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_values(cls, value: object) -> object:
+        # Otherwise true would count as the number 1.
+        if isinstance(value, bool):
+            raise ValueError("a truth value")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, environment, file: the first that has a value wins."""
+        return init_settings, env_settings, _TomlFile(settings_cls)
+
+
+class _TomlFile(PydanticBaseSettingsSource):
+    """The file that flag or environment name; else the default one, if it is there."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        raise NotImplementedError("the file is read as a whole")
+
+    def __call__(self) -> dict[str, Any]:
+        return _read_file(_file_path(self.current_state.get("config")))
+
+
+def load_settings(flags: Mapping[str, object]) -> Settings:
+    """Settings from all sources.
+
+    Args:
+        flags: by the names of the fields; None stands for a flag that was not given.
+
+    Raises:
+        SettingsError: an unknown name, a value that is out of range (all are listed, each with its
+            source), or a file that cannot be read.
+    """
+    _check_names(
+        (name for name in os.environ if name.upper().startswith(ENVIRONMENT_PREFIX)),
+        [ENVIRONMENT_PREFIX + name.upper() for name in Settings.model_fields],
+        "environment variable",
+    )
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        # BaseSettings' own parameters start with an underscore, so that no field can meet them.
+        return Settings(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise _as_settings_error(error, given) from None
+
+
+def _file_path(config: object) -> Path | None:
+    if config is not None:
+        return Path(str(config))
+    return DEFAULT_FILE if DEFAULT_FILE.is_file() else None
+
+
+def _read_file(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        document = tomllib.loads(path.read_bytes().decode("utf-8"))
+    except OSError as error:
+        raise SettingsError(f"cannot read the settings file {path}", found=error.strerror) from None
+    except UnicodeDecodeError as error:
+        raise SettingsError(
+            f"the settings file {path} is not text",
+            required="UTF-8",
+            found=f"byte 0x{error.object[error.start]:02x} at offset {error.start}",
+        ) from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(
+            f"the settings file {path} is damaged", required="TOML", found=str(error)
+        ) from None
+    known = [name for name in Settings.model_fields if name != "config"]
+    _check_names(document, known, f"key in {path}")
+    return document
+
+
+def _check_names(names: Iterable[str], known: list[str], kind: str) -> None:
+    unknown = sorted(name for name in names if name not in known)
+    if not unknown:
+        return
+    faults = []
+    for name in unknown:
+        cased = name.upper() if known[0].isupper() else name.lower().replace("-", "_")
+        near = difflib.get_close_matches(cased, known, n=1, cutoff=0.6)
+        faults.append(f"{name!r} (did you mean {near[0]!r}?)" if near else repr(name))
+    raise SettingsError(
+        f"unknown {kind}: {', '.join(faults)}", fix=f"Known are: {', '.join(known)}"
+    )
+
+
+def _as_settings_error(error: ValidationError, flags: Mapping[str, object]) -> SettingsError:
+    faults = []
+    for fault in error.errors():
+        name = str(fault["loc"][0])
+        field = Settings.model_fields[name]
+        faults.append((_origin(name, flags), field.description, repr(fault["input"])))
+    if len(faults) == 1:
+        problem, required, found = faults[0]
+        return SettingsError(problem, required=required, found=found)
+    return SettingsError("; ".join(f"{p}: required {r}, found {f}" for p, r, f in faults))
+
+
+def _origin(name: str, flags: Mapping[str, object]) -> str:
+    if name in flags:
+        return f"--{name.replace('_', '-')}"
+    variable = ENVIRONMENT_PREFIX + name.upper()
+    if os.environ.get(variable):
+        return f"the environment variable {variable}"
+    return f"{name} in the settings file"
