@@ -1,4 +1,4 @@
-"""Write a checkpoint with random weights: ``python export/random_checkpoint.py FOLDER --preset tiny``."""
+"""Write a checkpoint with random weights: ``python export/random_checkpoint.py FOLDER``."""
 
 from __future__ import annotations
 

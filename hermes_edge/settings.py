@@ -59,7 +59,7 @@ def parse_budget(text: str) -> Budget:
     Raises:
         SettingsError: neither, or not above 0.
     """
-    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]+)?)\s*(KiB|MiB|GiB)?", text.strip(), re.I | re.A)
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]+)?)\s*(KiB|MiB|GiB)?", text.strip(), re.I)
     if match is not None:
         number, unit = match.groups()
         if unit is not None and (nbytes := int(float(number) * _UNIT_BYTES[unit.upper()])) > 0:
@@ -77,7 +77,9 @@ def parse_time(text: str) -> float:
     """
     if text == "end":
         return math.inf
-    match = re.fullmatch(r"(?:(?:([0-9]{1,9}):)?([0-9]{1,9}):)?([0-9]{1,9}(?:\.[0-9]+)?)", text, re.A)
+    match = re.fullmatch(
+        r"(?:(?:([0-9]{1,9}):)?([0-9]{1,9}):)?([0-9]{1,9}(?:\.[0-9]+)?)", text, re.A
+    )
     if match is not None:
         hours, minutes, seconds = match.groups()
         in_range = (minutes is None or float(seconds) < 60) and (hours is None or int(minutes) < 60)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-FloorKind = Literal["arithmetic", "memory reads"]
+FloorKind = Literal["arithmetic", "reads"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +59,6 @@ class QuestionFigures:
     """
 
     memory_rows: int
-    question_tokens: int
-    answer_tokens: int
     ttft: Timed
     per_token: Timed
 
@@ -71,12 +69,14 @@ class ChunkFigures:
 
     Attributes:
         rows: visual rows that the chunk adds.
+        memory_rows: rows of the largest layer before it, prefix included.
         encode: the decoder's passes, with the probes where they ride on the last of them.
         rows_per_s: ``rows`` over the median of ``encode``.
         score_ms, compact_ms: what follows: the policy's scores, its plan and the compaction.
     """
 
     rows: int
+    memory_rows: int
     encode: Timed
     rows_per_s: float
     score_ms: Spread
@@ -85,9 +85,8 @@ class ChunkFigures:
 
 @dataclass(frozen=True, slots=True)
 class SessionFigures:
-    """One session, filled with the stream and then measured."""
+    """One session, filled with ``frames`` frames of the stream and then measured."""
 
-    policy: str
     frames: int
     fill_s: float
     capacity_rows: int
@@ -161,8 +160,6 @@ class AgainstFigures:
 
     model: str
     memory_rows: int
-    question_tokens: int
-    answer_tokens: int
     ttft_ms: Spread
     their_ttft_ms: Spread
     ttft_ratio: float
@@ -205,7 +202,7 @@ class BenchReport:
     schema_version: int
     machine: MachineFigures
     bundle: BundleFigures
-    settings: dict[str, str | int]
+    settings: dict[str, int]
     rates: RateFigures
     memory: MemoryFigures
     vision: VisionFigures | None

@@ -30,4 +30,4 @@ def _floor(flops: int, nbytes: int, rates: RateFigures) -> Floor:
     reads_ms = nbytes / rates.read_gbyte_per_s / 1e6
     if arithmetic_ms >= reads_ms:
         return Floor(arithmetic_ms, "arithmetic")
-    return Floor(reads_ms, "memory reads")
+    return Floor(reads_ms, "reads")

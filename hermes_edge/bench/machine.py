@@ -8,7 +8,7 @@ import resource
 import subprocess
 import time
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 
 import numpy as np
@@ -92,13 +92,8 @@ def _processor() -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+    installed = {package.name: package.version for package in distributions()}
+    return {name: installed.get(name, "not installed") for name in _PACKAGES}
 
 
 def _git_commit() -> str | None:

@@ -9,16 +9,11 @@ from typing import Annotated
 import typer
 
 from hermes_edge import __version__
-from hermes_edge.cli.demo import demo
-from hermes_edge.cli.doctor import doctor
-from hermes_edge.cli.export import export
-from hermes_edge.cli.group import ErrorGroup
-from hermes_edge.cli.inspect import inspect
-from hermes_edge.cli.run import run
-from hermes_edge.cli.verify import verify
+from hermes_edge.cli import demo, doctor, export, inspect, run, verify
+from hermes_edge.cli.group import VerbGroup
 
 app = typer.Typer(
-    cls=ErrorGroup,
+    cls=VerbGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -41,7 +36,14 @@ def _hermes_edge(
     """Answers questions about an endless video stream from a KV memory of constant size."""
 
 
-for verb in (export, verify, inspect, run, demo, doctor):
+for verb in (
+    export.export,
+    verify.verify,
+    inspect.inspect,
+    run.run,
+    demo.demo,
+    doctor.doctor,
+):
     app.command()(verb)
 
 

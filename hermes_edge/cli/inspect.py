@@ -32,31 +32,84 @@ def inspect(
             {
                 **json.loads(manifest.to_json()),
                 "kv_bytes_per_token": manifest.decoder.kv_bytes_per_token(manifest.precision),
-                "budgets": [
-                    {**asdict(spec), **_slab_sizes(manifest, spec)} for spec in budgets
-                ],
+                "budgets": [{**asdict(spec), **_slab_sizes(manifest, spec)} for spec in budgets],
             }
         )
         return
     _print_geometry(bundle, manifest)
-    _print_graphs(manifest)
+    _print_files(manifest)
     table(
-        "memory (16 MiB of text and reserve included)",
-        (),
-        (),
+        f"memory by budget (with a chunk of {manifest.chunk_frames} frames and the reserve)",
+        ("budget", "rows", "slabs", "spare"),
+        [
+            (
+                f"{spec.budget_rows:,}",
+                f"{spec.capacity_rows:,}",
+                *(size(nbytes) for nbytes in _slab_sizes(manifest, spec).values()),
+            )
+            for spec in budgets
+        ],
     )
+    if manifest.parity is not None:
+        print_parity(manifest.parity)
 
 
 def budget_specs(manifest: Manifest) -> list[MemorySpec]:
-    """Memories of the usual budgets, as far as the model's positions allow, prefix left out."""
+    """Memories of the usual budgets and the largest one that the positions allow, less prefix."""
     chunk_rows = manifest.chunk_frames * manifest.tokens_per_frame
     reserve_rows = int(Settings.model_fields["reserve_tokens"].default)
     most = manifest.decoder.max_positions - chunk_rows - reserve_rows
+    budgets = {min(budget, most) for budget in BUDGETS_TOKENS if budget >= chunk_rows}
     return [
         MemorySpec(0, budget, chunk_rows, reserve_rows)
-        for budget in BUDGETS_TOKENS
-        if chunk_rows <= budget <= most
+        for budget in sorted(budgets)
+        if budget >= chunk_rows
     ]
+
+
+def _print_geometry(bundle: Path, manifest: Manifest) -> None:
+    decoder, vision = manifest.decoder, manifest.vision
+    facts = {
+        "bundle": f"{bundle}, schema {manifest.schema_version}",
+        "model": f"{manifest.model_id} ({manifest.family}, {manifest.precision})",
+        "weights": "random: answers are noise" if manifest.random_weights else "trained",
+        "decoder": f"{decoder.layers} layers, width {decoder.embedding_width}, "
+        f"{decoder.query_heads} query and {decoder.kv_heads} key-value heads of "
+        f"{decoder.head_size}, vocabulary {decoder.vocabulary:,}, "
+        f"{decoder.max_positions:,} positions",
+        "vision": "none"
+        if vision is None
+        else f"{vision.used_layers} layers, width {vision.width}, "
+        f"{vision.image_size}x{vision.image_size} pixels",
+        "frame": f"{manifest.tokens_per_frame} tokens, {manifest.chunk_frames} frames a chunk",
+        "token": f"{decoder.kv_bytes_per_token(manifest.precision):,} B of keys and values",
+        "tools": ", ".join(f"{name} {version}" for name, version in manifest.tools.items()),
+    }
+    for name, fact in facts.items():
+        stdout().print(f"{name:<8} {fact}")
+
+
+def _print_files(manifest: Manifest) -> None:
+    table(
+        "graphs",
+        ("graph", "file", "opset", "precision", "inputs", "outputs"),
+        [
+            (
+                name,
+                graph.file,
+                str(graph.opset),
+                graph.precision,
+                str(len(graph.inputs)),
+                str(len(graph.outputs)),
+            )
+            for name, graph in manifest.graphs.items()
+        ],
+    )
+    table(
+        "files",
+        ("file", "size", "sha256"),
+        [(record.path, size(record.bytes), record.sha256[:16]) for record in manifest.files],
+    )
 
 
 def _slab_sizes(manifest: Manifest, spec: MemorySpec) -> dict[str, int]:

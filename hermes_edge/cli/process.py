@@ -16,9 +16,7 @@ def resident_bytes() -> int:
 def available_bytes() -> int | None:
     """Memory that can be had without swapping, within a container's limit; None if unknown."""
     free = _kernel_field(Path("/proc/meminfo"), "MemAvailable")
-    limit, used = (
-        _number(Path(f"/sys/fs/cgroup/memory.{name}")) for name in ("max", "current")
-    )
+    limit, used = (_number(Path(f"/sys/fs/cgroup/memory.{name}")) for name in ("max", "current"))
     if limit is None or used is None:
         return free
     return max(limit - used, 0) if free is None else min(free, max(limit - used, 0))

@@ -71,9 +71,7 @@ def run(
     run_stream(video, ask, settings, transcript)
 
 
-def run_stream(
-    video: Path, asked: list[str], settings: Settings, transcript: Transcript
-) -> None:
+def run_stream(video: Path, asked: list[str], settings: Settings, transcript: Transcript) -> None:
     """Open everything, stream, answer, and close with a summary."""
     from hermes_edge.runtime import open_source
 

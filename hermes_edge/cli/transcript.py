@@ -44,8 +44,8 @@ class TextTranscript:
                 f"the video ends at {clock(newest_s)}: "
                 f"the question for {clock(question.at_s)} is asked there"
             )
-        at_s = min(question.at_s, newest_s) if due.late or math.isinf(question.at_s) else None
-        stdout().print(f"[{clock(question.at_s if at_s is None else at_s)}] {question.text}")
+        at_s = newest_s if due.late or math.isinf(question.at_s) else question.at_s
+        stdout().print(f"[{clock(at_s)}] {question.text}")
 
     def piece(self, text: str) -> None:
         """The piece itself."""

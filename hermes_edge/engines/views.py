@@ -77,9 +77,10 @@ class CpuDevice:
     name = "cpu"
 
     def allocate(self, shape: tuple[int, ...], dtype: DType) -> View:
-        """Zeroed memory; pages are touched on first use only."""
+        """Zeroed memory, every page of it resident: a device too small fails now, not hours on."""
         nbytes = math.prod(shape) * np.dtype(dtype).itemsize
-        raw = np.zeros(nbytes + ADDRESS_ALIGNMENT_BYTES, dtype=np.uint8)
+        raw = np.empty(nbytes + ADDRESS_ALIGNMENT_BYTES, dtype=np.uint8)
+        raw.fill(0)
         address = -(-raw.ctypes.data // ADDRESS_ALIGNMENT_BYTES) * ADDRESS_ALIGNMENT_BYTES
         return View(address, shape, dtype, self.name, raw)
 

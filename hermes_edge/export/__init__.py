@@ -15,7 +15,8 @@ if _missing := [name for name in _NEEDED if find_spec(name) is None]:
     )
 
 from hermes_edge.export.exporter import export_checkpoint  # noqa: E402
+from hermes_edge.export.parity import verify_bundle  # noqa: E402
 from hermes_edge.export.progress import NoProgress, Progress  # noqa: E402
 from hermes_edge.export.random_checkpoint import make_random_checkpoint  # noqa: E402
 
-__all__ = ["NoProgress", "Progress", "export_checkpoint", "make_random_checkpoint"]
+__all__ = ["NoProgress", "Progress", "export_checkpoint", "make_random_checkpoint", "verify_bundle"]

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -15,8 +16,39 @@ from hermes_edge.errors import StorageError
 from hermes_edge.manifest import MANIFEST_NAME, FileRecord, sha256_of
 
 
+@dataclass(frozen=True, slots=True)
+class Staging:
+    """The folder that a bundle is written to before it takes its name."""
+
+    folder: Path
+    target: Path
+    needed_bytes: int
+
+    @contextmanager
+    def writing(self) -> Iterator[Path]:
+        """The folder; a failed write inside becomes a StorageError.
+
+        Raises:
+            StorageError: it names the bundle, the bytes needed and the bytes free.
+        """
+        try:
+            yield self.folder
+            return
+        except OSError as error:
+            reason = error.strerror or str(error)
+        except SafetensorError as error:
+            reason = str(error)
+        free = shutil.disk_usage(_existing(self.target)).free
+        raise StorageError(
+            f"cannot write {self.target}: {reason}",
+            required=f"about {self.needed_bytes} bytes",
+            found=f"{free} bytes free",
+            fix="Nothing was left behind; make room or choose another place, and export again",
+        )
+
+
 @contextmanager
-def staged(target: Path, needed_bytes: int, *, overwrite: bool) -> Iterator[Path]:
+def staged(target: Path, needed_bytes: int, *, overwrite: bool) -> Iterator[Staging]:
     """A folder beside ``target`` that takes its name if the block succeeds, and vanishes if not.
 
     Args:
@@ -28,40 +60,25 @@ def staged(target: Path, needed_bytes: int, *, overwrite: bool) -> Iterator[Path
         StorageError: ``target`` exists, cannot be written, or its disk is or becomes full.
     """
     _check_target(target, overwrite)
-    with storage_errors(target, needed_bytes):
+    if (free := shutil.disk_usage(_existing(target)).free) < needed_bytes:
+        raise StorageError(
+            f"not enough room for {target}",
+            required=f"about {needed_bytes} bytes",
+            found=f"{free} bytes free",
+            fix="Make room or choose another place",
+        )
+    with Staging(target, target, needed_bytes).writing():
         target.parent.mkdir(parents=True, exist_ok=True)
-        if (free := shutil.disk_usage(target.parent).free) < needed_bytes:
-            raise _too_small(target, needed_bytes, free)
-        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    staging = Staging(folder, target, needed_bytes)
     try:
-        with storage_errors(target, needed_bytes):
-            yield staging
-            staging.chmod(0o755)
-            _sync(staging)
-            _replace(staging, target)
+        yield staging
+        with staging.writing():
+            _sync(folder)
+            _replace(folder, target)
     finally:
         # After success the name is gone already.
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-@contextmanager
-def storage_errors(target: Path, needed_bytes: int) -> Iterator[None]:
-    """Turn a failed write into a StorageError that says what was needed and what is free."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-    except SafetensorError as error:
-        reason = str(error)
-    else:
-        return
-    free = shutil.disk_usage(_existing(target)).free
-    raise StorageError(
-        f"cannot write {target}: {reason}",
-        required=f"about {needed_bytes} bytes",
-        found=f"{free} bytes free",
-        fix="Nothing was left behind; make room or choose another place, and export again",
-    )
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def file_records(folder: Path) -> tuple[FileRecord, ...]:
@@ -96,22 +113,16 @@ def _check_target(target: Path, overwrite: bool) -> None:
         )
 
 
-def _too_small(target: Path, needed_bytes: int, free_bytes: int) -> StorageError:
-    return StorageError(
-        f"not enough room for {target}",
-        required=f"about {needed_bytes} bytes",
-        found=f"{free_bytes} bytes free",
-        fix="Make room or choose another place",
-    )
-
-
 def _existing(path: Path) -> Path:
+    """The nearest folder above ``path`` that is there."""
     return path if path.exists() else _existing(path.parent)
 
 
 def _sync(folder: Path) -> None:
     """Ask for the files to be on the disk before the folder takes its final name."""
     for path in (*folder.iterdir(), folder):
+        # Temporary folders and safetensors files are private when they are made.
+        path.chmod(0o755 if path.is_dir() else 0o644)
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)

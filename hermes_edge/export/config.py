@@ -1,4 +1,4 @@
-"""What ``config.json`` says, as a geometry: keys of transformers 4 and 5, its defaults where absent.
+"""What ``config.json`` says, as a geometry: keys of transformers 4 and 5, or their defaults.
 
 Whatever the exported graphs would compute differently is refused here, by name.
 """
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from transformers import LlavaOnevisionConfig, PretrainedConfig, Qwen2Config, SiglipVisionConfig
-from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from hermes_edge.errors import CheckpointError
 from hermes_edge.export.vision import Activation, VisionVariant
@@ -25,6 +24,9 @@ _FAMILIES: dict[str, tuple[Family, type[PretrainedConfig]]] = {
     "LlavaOnevisionForConditionalGeneration": ("llava_onevision", LlavaOnevisionConfig),
     "Qwen2ForCausalLM": ("qwen2", Qwen2Config),
 }
+# Of transformers' image and video processors, where a checkpoint names none.
+_DEFAULT_MEAN = (0.48145466, 0.4578275, 0.40821073)
+_DEFAULT_STD = (0.26862954, 0.26130258, 0.27577711)
 _TOWER_ACTIVATIONS = ("gelu_pytorch_tanh", "gelu")
 
 
@@ -126,12 +128,18 @@ def _decoder(path: Path, text: PretrainedConfig, tied: bool) -> DecoderSpec:
         text.num_key_value_heads,
         text.hidden_size,
     )
-    head_size = getattr(text, "head_dim", None) or width // heads
-    if heads % kv_heads or head_size % 2:
+    if min(heads, kv_heads) < 1 or heads % kv_heads:
         raise CheckpointError(
-            f"{path} has heads that cannot be shared or turned",
-            required="num_attention_heads a multiple of num_key_value_heads, an even head size",
-            found=f"{heads}, {kv_heads}, {head_size}",
+            f"{path} has query heads that cannot share its key-value heads",
+            required="num_attention_heads a multiple of num_key_value_heads, both at least 1",
+            found=f"{heads} and {kv_heads}",
+        )
+    head_size = getattr(text, "head_dim", None) or width // heads
+    if head_size % 2:
+        raise CheckpointError(
+            f"{path} has a head size that rotary positions cannot halve",
+            required="an even number",
+            found=head_size,
         )
     return DecoderSpec(
         layers=text.num_hidden_layers,
@@ -166,9 +174,16 @@ def _vision(path: Path, folder: Path, config: Any) -> tuple[VisionSpec, VisionVa
             found=json.dumps(feature),
         )
     mean, std, factor = _pixel_scale(folder)
+    image_size, patch_size = tower.image_size, tower.patch_size
+    if not (isinstance(image_size, int) and isinstance(patch_size, int)):
+        raise CheckpointError(
+            f"{path} has frames or patches that are not square",
+            required="image_size and patch_size as one number each",
+            found=json.dumps([image_size, patch_size]),
+        )
     spec = VisionSpec(
-        image_size=tower.image_size,
-        patch_size=tower.patch_size,
+        image_size=image_size,
+        patch_size=patch_size,
         width=tower.hidden_size,
         mlp_width=tower.intermediate_size,
         layers=tower.num_hidden_layers,
@@ -201,12 +216,30 @@ def _pixel_scale(folder: Path) -> tuple[Triple, Triple, float]:
         if (folder / name).is_file():
             document = read_json_object(folder / name)
             found |= document if section is None else document.get(section) or {}
-    factor = found.get("rescale_factor", 1 / 255) if found.get("do_rescale", True) else 1.0
+    factor = 1.0
+    if found.get("do_rescale", True):
+        factor = _number(folder, "rescale_factor", found.get("rescale_factor", 1 / 255))
     if not found.get("do_normalize", True):
-        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), float(factor)
-    mean = _triple(folder, "image_mean", found.get("image_mean", OPENAI_CLIP_MEAN))
-    std = _triple(folder, "image_std", found.get("image_std", OPENAI_CLIP_STD))
-    return mean, std, float(factor)
+        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), factor
+    mean = _triple(folder, "image_mean", found.get("image_mean", _DEFAULT_MEAN))
+    std = _triple(folder, "image_std", found.get("image_std", _DEFAULT_STD))
+    if 0.0 in std:
+        raise CheckpointError(
+            f"{folder}: image_std of the preprocessor is unusable",
+            required="numbers other than 0",
+            found=json.dumps(std),
+        )
+    return mean, std, factor
+
+
+def _number(folder: Path, key: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise CheckpointError(
+            f"{folder}: {key} of the preprocessor is unusable",
+            required="a number",
+            found=json.dumps(value),
+        )
+    return float(value)
 
 
 def _triple(folder: Path, key: str, value: Any) -> Triple:

@@ -153,13 +153,14 @@ class DecoderLayer(nn.Module):
         heads = rows.view(-1, spec.query_heads + 2 * spec.kv_heads, spec.head_size)
         # Queries and keys stand side by side: one rotation serves both.
         turned = rotate(heads[:, : spec.query_heads + spec.kv_heads], cos, sin)
-        queries, keys = turned.split([spec.query_heads, spec.kv_heads], dim=1)
+        queries, keys = turned[:, : spec.query_heads], turned[:, spec.query_heads :]
         return queries, keys, heads[:, spec.query_heads + spec.kv_heads :]
 
     def feed_forward(self, hidden: Tensor) -> Tensor:
         """fp32 [T, E] to fp32 [T, E]: down(silu(gate) * up)."""
         gate, up = (self.mlp_norm(hidden).to(self.dtype) @ self.gate_up).chunk(2, dim=-1)
-        return ((F.silu(gate) * up) @ self.down).to(torch.float32)
+        product: Tensor = (F.silu(gate) * up) @ self.down
+        return product.to(torch.float32)
 
 
 class Decoder(nn.Module):
@@ -198,9 +199,7 @@ class Decoder(nn.Module):
         for index, layer in enumerate(self.layers):
             assert isinstance(layer, DecoderLayer)
             queries, keys, values = layer.project(hidden, cos[index], sin[index])
-            mixed = attend(
-                queries, past[2 * index], past[2 * index + 1], keys, values, block_mask
-            )
+            mixed = attend(queries, past[2 * index], past[2 * index + 1], keys, values, block_mask)
             hidden = hidden + (mixed @ layer.out).to(torch.float32)
             hidden = hidden + layer.feed_forward(hidden)
             probes.append(queries.index_select(0, probe_rows))
@@ -241,5 +240,4 @@ class EmbeddingProbe(nn.Module):
         heads = normed @ self.matrices + self.biases
         heads = heads.view(spec.layers, -1, spec.query_heads + spec.kv_heads, spec.head_size)
         turned = rotate(heads, *rotations(position_ids, self.inv_freq))
-        queries, keys = turned.split([spec.query_heads, spec.kv_heads], dim=2)
-        return queries, keys
+        return turned[:, :, : spec.query_heads], turned[:, :, spec.query_heads :]

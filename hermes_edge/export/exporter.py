@@ -23,13 +23,14 @@ from hermes_edge.contract import (
     vision_graph,
 )
 from hermes_edge.errors import SettingsError
-from hermes_edge.export.bundle import file_records, folder_bytes, staged
+from hermes_edge.export.bundle import Staging, file_records, folder_bytes, staged
 from hermes_edge.export.checkpoint import DTYPES, Checkpoint, required_tensors
 from hermes_edge.export.decoder import EMBEDDINGS, Decoder, EmbeddingProbe
 from hermes_edge.export.memory_graphs import Compact, Score
+from hermes_edge.export.parity import compare_export
 from hermes_edge.export.progress import NoProgress, Progress, stage
 from hermes_edge.export.tokenizer import TextFacts, write_text_files
-from hermes_edge.export.trace import check_opset, trace
+from hermes_edge.export.trace import check_opset, save, trace
 from hermes_edge.export.vision import Vision
 from hermes_edge.manifest import (
     EMBEDDINGS_NAME,
@@ -90,7 +91,7 @@ def export_checkpoint(
         graphs = _write_graphs(checkpoint, staging, precision, opset, embedding_probe, progress)
         with stage(progress, "embeddings") as record:
             facts = _write_text(checkpoint, staging, precision)
-            record.nbytes = (staging / EMBEDDINGS_NAME).stat().st_size
+            record.nbytes = (staging.folder / EMBEDDINGS_NAME).stat().st_size
         with stage(progress, "hashes"):
             manifest = Manifest(
                 model_id=checkpoint.model_id,
@@ -104,7 +105,7 @@ def export_checkpoint(
                 video_token=facts.video_token,
                 eos_token_ids=facts.eos_token_ids,
                 graphs=graphs,
-                files=file_records(staging),
+                files=file_records(staging.folder),
                 parity=None,
                 tools={
                     "python": platform.python_version(),
@@ -113,9 +114,7 @@ def export_checkpoint(
             )
         _write_manifest(staging, manifest)
         if verify:
-            from hermes_edge.export.parity import compare
-
-            report = compare(staging, checkpoint, progress)
+            report = compare_export(staging.folder, checkpoint, progress)
             manifest = manifest.model_copy(update={"parity": report})
             _write_manifest(staging, manifest)
     return manifest
@@ -160,7 +159,7 @@ def _needed_bytes(checkpoint: Checkpoint, precision: Precision) -> int:
 
 def _write_graphs(
     checkpoint: Checkpoint,
-    staging: Path,
+    staging: Staging,
     precision: Precision,
     opset: int,
     embedding_probe: bool,
@@ -184,11 +183,14 @@ def _write_graphs(
     records: dict[GraphName, GraphRecord] = {}
     for graph, make in makers:
         with stage(progress, graph.name) as record:
-            before = folder_bytes(staging)
+            before = folder_bytes(staging.folder)
             file = f"{graph.name}.onnx"
-            trace(make(), graph, staging / file, opset)
+            model = trace(make(), graph, opset)
+            with staging.writing() as folder:
+                save(model, folder / file)
+            del model
             gc.collect()
-            record.nbytes = folder_bytes(staging) - before
+            record.nbytes = folder_bytes(staging.folder) - before
         records[graph.name] = GraphRecord(
             file=file,
             opset=opset,
@@ -199,13 +201,13 @@ def _write_graphs(
     return records
 
 
-def _write_text(checkpoint: Checkpoint, staging: Path, precision: Precision) -> TextFacts:
+def _write_text(checkpoint: Checkpoint, staging: Staging, precision: Precision) -> TextFacts:
     table: torch.Tensor = checkpoint.weights.load(EMBEDDINGS, DTYPES[precision])
-    save_file({EMBEDDINGS_TENSOR: table.contiguous()}, staging / EMBEDDINGS_NAME)
-    return write_text_files(checkpoint, staging)
+    with staging.writing() as folder:
+        save_file({EMBEDDINGS_TENSOR: table.contiguous()}, folder / EMBEDDINGS_NAME)
+        return write_text_files(checkpoint, folder)
 
 
-def _write_manifest(staging: Path, manifest: Manifest) -> None:
-    (staging / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
-
-
+def _write_manifest(staging: Staging, manifest: Manifest) -> None:
+    with staging.writing() as folder:
+        (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")

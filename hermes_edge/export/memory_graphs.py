@@ -67,8 +67,10 @@ class Compact(nn.Module):
         """
         kept = keys.index_select(0, keep)
         turned = self._turned(kept, keep_delta)
-        # A product with a sine of zero would still turn -0.0 into 0.0.
-        kept = turned.where(keep_delta[:, None, None] != 0, kept)
+        # A product with a sine of zero would turn -0.0 into 0.0. So would ONNX Runtime 1.32 with
+        # ``!= 0`` here: it fuses the negation, and its Where keeps a zero's sign in the else branch
+        # alone.
+        kept = turned.where(keep_delta[:, None, None].abs() > 0, kept)
         weight = fold_weight[:, None, None]
         folded = self._turned(keys.index_select(0, fold).to(torch.float32), fold_delta)
         key = (folded * weight).sum(dim=0, keepdim=True).to(keys.dtype)

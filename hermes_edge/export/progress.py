@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 from transformers.utils import logging as transformers_logging
 
@@ -50,10 +50,11 @@ def stage(progress: Progress, name: str) -> Iterator[Stage]:
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
     """No progress bars of transformers inside; its setting is restored."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
+    logs: Any = transformers_logging
+    shown = logs.is_progress_bar_enabled()
+    logs.disable_progress_bar()
     try:
         yield
     finally:
         if shown:
-            transformers_logging.enable_progress_bar()
+            logs.enable_progress_bar()

@@ -110,13 +110,13 @@ def make_random_checkpoint(
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = train_tokenizer(_GEOMETRY[preset]["text"]["vocab_size"])
-    model = LlavaOnevisionForConditionalGeneration(_config(preset, tokenizer)).eval()
+    model = LlavaOnevisionForConditionalGeneration(_config(preset, tokenizer))
     randomise(model, seed)
     limit = "1000GB" if shard_bytes is None else shard_bytes
     with quiet_transformers():
         model.save_pretrained(folder, max_shard_size=limit)
     _mark_random(folder)
-    _write_processor(folder, model.config.vision_config.image_size)
+    _write_processor(folder, _GEOMETRY[preset]["vision"]["image_size"])
     save_tokenizer(folder, tokenizer)
     return folder
 
@@ -156,16 +156,17 @@ def train_tokenizer(vocabulary: int) -> Tokenizer:
     return tokenizer
 
 
-def save_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
+def save_tokenizer(folder: Path, tokenizer: Any) -> None:
     """Write the tokenizer and LLaVA-OneVision's chat template as transformers does."""
-    wrapped = PreTrainedTokenizerFast(
+    tokenizer_class: Any = PreTrainedTokenizerFast
+    wrapped = tokenizer_class(
         tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>"
     )
     wrapped.chat_template = CHAT_TEMPLATE
     wrapped.save_pretrained(folder)
 
 
-def _config(preset: str, tokenizer: Tokenizer) -> LlavaOnevisionConfig:
+def _config(preset: str, tokenizer: Any) -> LlavaOnevisionConfig:
     geometry = _GEOMETRY[preset]
     end = tokenizer.token_to_id("<|im_end|>")
     # As in the published 0.5B checkpoint: tied in the text part, not said at the top.

@@ -65,8 +65,9 @@ def run_reference(checkpoint: Checkpoint, samples: Samples) -> Reference:
     embeds = torch.cat((prefix, seen, question))
     cache = DynamicCache()
     whole = model(inputs_embeds=embeds[None], past_key_values=cache, logits_to_keep=len(question))
-    keys = torch.stack([layer.keys[0] for layer in cache.layers]).transpose(1, 2).clone()
-    values = torch.stack([layer.values[0] for layer in cache.layers]).transpose(1, 2).clone()
+    cached: list[Any] = cache.layers
+    keys = torch.stack([layer.keys[0] for layer in cached]).transpose(1, 2).clone()
+    values = torch.stack([layer.values[0] for layer in cached]).transpose(1, 2).clone()
     logits = whole.logits[0]
     greedy_ids, greedy_logits = _greedy(model, cache, logits[-1])
     text = model.model.language_model if seeing else model.model
@@ -94,7 +95,7 @@ def _visual_tokens(model: Any, vision: VisionSpec, frames: Array) -> Tensor:
     mean, std = (torch.tensor(x).reshape(3, 1, 1) for x in (vision.image_mean, vision.image_std))
     pixels = ((scaled - mean) / std).float()
     # The newline is appended to the video as its last row.
-    features = model.model.get_video_features(pixels[None]).pooler_output
+    features: Tensor = model.model.get_video_features(pixels[None]).pooler_output
     return features.reshape(-1, features.shape[-1])[: len(frames) * vision.tokens_per_frame].clone()
 
 

@@ -27,6 +27,6 @@ def rotations(positions: Tensor, inv_freq: Tensor) -> tuple[Tensor, Tensor]:
 def rotate(rows: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rows [..., H, D] turned by their angles, in the precision of ``rows``."""
     half = rows.shape[-1] // 2
-    first, second = rows.to(torch.float32).split(half, dim=-1)
+    first, second = torch.split(rows.to(torch.float32), half, dim=-1)
     turned = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
     return turned.to(rows.dtype)

@@ -34,13 +34,10 @@ def check_opset(opset: int) -> None:
         )
 
 
-def trace(module: nn.Module, graph: GraphSpec, path: Path, opset: int) -> None:
-    """Trace ``module`` and write ``path``, with ``path.data`` beside it where weights are large.
+def trace(module: nn.Module, graph: GraphSpec, opset: int) -> onnx_ir.Model:
+    """Trace ``module``.
 
     Inputs and outputs get the contract's names and axis names; the order is the contract's.
-
-    Raises:
-        OSError: the file cannot be written.
     """
     arguments, shapes = _arguments(graph)
     with _quiet_exporter():
@@ -60,6 +57,15 @@ def trace(module: nn.Module, graph: GraphSpec, path: Path, opset: int) -> None:
     _name_axes(model.graph.inputs, graph.inputs)
     _name_axes(model.graph.outputs, graph.outputs)
     _strip(model)
+    return model
+
+
+def save(model: onnx_ir.Model, path: Path) -> None:
+    """Write a model, its weights in ``path.data`` beside it where they are large.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
     weights = [value.const_value for value in model.graph.initializers.values()]
     large = sum(weight.nbytes for weight in weights if weight) > _EXTERNAL_DATA_BYTES
     onnx_ir.save(model, path, external_data=f"{path.name}.data" if large else None)
@@ -73,8 +79,8 @@ def _arguments(graph: GraphSpec) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     past: list[Tensor] = []
     past_axes: list[dict[int, str]] = []
     for tensor in graph.inputs:
-        shape = [lengths.get(axis, axis) for axis in tensor.axes]
-        example = torch.zeros(*shape, dtype=getattr(torch, tensor.dtype))
+        shape = [axis if isinstance(axis, int) else lengths[axis] for axis in tensor.axes]
+        example = torch.zeros(shape, dtype=getattr(torch, tensor.dtype))
         axes = {index: axis for index, axis in enumerate(tensor.axes) if isinstance(axis, str)}
         is_cache = tensor.name.startswith("past_key_values.")
         (past if is_cache else plain).append(example)
@@ -84,7 +90,7 @@ def _arguments(graph: GraphSpec) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     return (*plain, past), (*plain_axes, past_axes)
 
 
-def _axis_lengths(graph: GraphSpec) -> dict[str | int, int]:
+def _axis_lengths(graph: GraphSpec) -> dict[str, int]:
     """A different example length for every dynamic axis; 0 and 1 would be taken as constants."""
     names = dict.fromkeys(axis for t in graph.inputs for axis in t.axes if isinstance(axis, str))
     return {name: 3 + index for index, name in enumerate(names)}

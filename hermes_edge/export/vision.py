@@ -89,7 +89,7 @@ class Linear(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """[..., in] to [..., out]."""
-        product = rows @ self.weight
+        product: Tensor = rows @ self.weight
         return product if self.bias is None else product + self.bias
 
 
@@ -138,7 +138,7 @@ class VisionLayer(nn.Module):
         return hidden + self.narrow(wide).to(torch.float32)
 
     def _attention(self, rows: Tensor) -> Tensor:
-        frames, patches, width = rows.shape
+        patches, width = rows.shape[1:]
         size = width // self.heads
         heads = self.qkv(rows).view(-1, patches, 3, self.heads, size).permute(2, 0, 3, 1, 4)
         queries, keys, values = heads.unbind(0)
@@ -199,5 +199,5 @@ class Vision(nn.Module):
         for layer in self.layers:
             hidden = layer(hidden)
         tokens = _activate(self.project_in(hidden.to(self.dtype)), self.activation)
-        tokens = self.pool @ self.project_out(tokens)
-        return tokens.reshape(-1, self.embedding_width)
+        pooled: Tensor = self.pool @ self.project_out(tokens)
+        return pooled.reshape(-1, self.embedding_width)

@@ -6,7 +6,7 @@ has, by age of the file, one of several names::
     language_model.layers.0...   language_model.model.layers.0...   model.language_model.layers.0...
                                  model.layers.0... (a plain Qwen2)
     lm_head.weight               language_model.lm_head.weight
-    vision_tower.encoder...      vision_tower.vision_model.encoder...   model.vision_tower.encoder...
+    vision_tower.encoder...      vision_tower.vision_model.encoder...   model.vision_tower...
 """
 
 from __future__ import annotations
@@ -56,16 +56,7 @@ class Weights:
         """
         places: dict[str, tuple[Path, str]] = {}
         for path in _weight_files(folder):
-            try:
-                with safe_open(path, framework="pt") as file:
-                    places |= {canonical_name(name): (path, name) for name in file.keys()}
-            except (SafetensorError, OSError) as error:
-                raise CheckpointError(
-                    f"{path} is damaged",
-                    required="a complete safetensors file",
-                    found=str(error),
-                    fix="Download it again.",
-                ) from None
+            places |= {canonical_name(name): (path, name) for name in _stored_names(path)}
         return cls(places)
 
     def check(self, expected: Mapping[str, tuple[int, ...]]) -> None:
@@ -115,11 +106,25 @@ class Weights:
             return tuple(file.get_slice(stored_name).get_shape())
 
 
+def _stored_names(path: Path) -> list[str]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return list(file.keys())
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is damaged",
+            required="a complete safetensors file",
+            found=str(error),
+            fix="Download it again.",
+        ) from None
+
+
 def _weight_files(folder: Path) -> list[Path]:
     index = folder / INDEX_FILE
     if index.is_file():
         try:
-            names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+            places = json.loads(index.read_bytes())["weight_map"].values()
+            names = sorted({str(place) for place in places})
         except (ValueError, KeyError, TypeError, AttributeError):
             raise CheckpointError(
                 f"{index} is damaged", required='JSON with a "weight_map"', fix="Download it again."
@@ -133,7 +138,5 @@ def _weight_files(folder: Path) -> list[Path]:
             )
         return [folder / name for name in names]
     if not (folder / SINGLE_FILE).is_file():
-        raise CheckpointError(
-            f"{folder} has no weights", required=f"{SINGLE_FILE} or {INDEX_FILE}"
-        )
+        raise CheckpointError(f"{folder} has no weights", required=f"{SINGLE_FILE} or {INDEX_FILE}")
     return [folder / SINGLE_FILE]

@@ -62,5 +62,5 @@ def make_policy(
             found=name,
         )
     if name == "full":
-        return FullPolicy(layers, budget_rows)
+        return FullPolicy(layers, budget_rows, limit)
     return SelectionPolicy(name, _SELECTIONS[name], layers, budget_rows, limit)

@@ -32,7 +32,8 @@ def spread_frames(frames: Int64Array, budget_rows: int) -> Int64Array:
 
     While too many rows are left, the frame goes whose neighbours stand closest together (the
     oldest of such); the first and the newest frame stay. So the budget is always used to the
-    frame, and gaps stay within a factor of about two however long the stream is.
+    frame, and however long the stream is, gaps stay within a factor of three, but for the last:
+    the newest frame may stand close behind its neighbour.
     """
     kept, sizes = np.unique(frames, return_counts=True)
     while sizes.sum() > budget_rows and len(kept) > 1:
@@ -87,11 +88,11 @@ class FullPolicy:
     name = "full"
     scoring: Scoring = "forward"
 
-    def __init__(self, layers: int, budget_rows: int) -> None:
+    def __init__(self, layers: int, budget_rows: int, limit: PositionLimit) -> None:
         """Raises BudgetError for a budget that keeps nothing."""
         require_budget(budget_rows)
         self.bands = ("all",) * layers
-        self._budget = budget_rows
+        self._budget, self._limit = budget_rows, limit
 
     def probe_kind(self, layer: int) -> ProbeKind | None:
         """Nothing is scored."""
@@ -105,7 +106,7 @@ class FullPolicy:
         """Refuse what does not fit.
 
         Raises:
-            BudgetError: the memory is full.
+            BudgetError: the memory is full, or the model's positions are used up.
         """
         visual = len(rows[0]) - prefix_length(rows[0])
         if visual + incoming_rows > self._budget:
@@ -115,7 +116,7 @@ class FullPolicy:
                 found=f"{visual} stored, {incoming_rows} to come",
                 fix="Raise the budget, or choose a policy that evicts: hermes, window, uniform",
             )
-        return None
+        return self._limit.make_room(rows, incoming_rows)
 
     def plan(
         self, rows: Sequence[LayerRows], attention: Sequence[Float32Array | None]

@@ -128,12 +128,7 @@ class HermesPolicy:
             return None
         scores = self.scores(rows, attention)
         plan = tuple(map(self._layer_plan, range(len(rows)), rows, scores))
-        if self._params.reindexing == "eager" or (
-            self._params.released
-            and max(map(last_position, plan)) > self._limit.max_positions - RELEASED_MARGIN
-        ):
-            plan = tuple(map(reindexed, plan))
-        return plan
+        return tuple(map(reindexed, plan)) if self._reindexes(rows, plan) else plan
 
     def scores(
         self, rows: Sequence[LayerRows], attention: Sequence[Float32Array | None]
@@ -145,6 +140,17 @@ class HermesPolicy:
         ]
         shares = [SMOOTHING[self._bands.band(layer)] for layer in range(len(rows))]
         return smooth(raw, shares, recursive=self._params.recursive_smoothing)
+
+    def _reindexes(self, rows: Sequence[LayerRows], plan: Plan) -> bool:
+        if self._params.reindexing == "eager":
+            return True
+        if self._params.released:
+            # The released code looks at the rows before the compaction, in any layer.
+            last = max(layer.next_position for layer in rows) - 1
+            return last > self._limit.max_positions - RELEASED_MARGIN
+        last = max(map(last_position, plan))
+        # A summary may stand one position behind the chunk: where the reserve begins.
+        return last + self._limit.reserve_rows >= self._limit.max_positions
 
     def _raw_scores(
         self, layer: int, rows: LayerRows, attention: Float32Array | None

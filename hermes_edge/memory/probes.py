@@ -17,7 +17,8 @@ GLOBAL_GUIDANCE = (
     "and the theme."
 )
 
-_OPTION = re.compile(r"(?:^|[\s(])([A-Z])[.):]\s*(.*?)(?=[\s(]+[A-Z][.):]\s|$)", re.DOTALL)
+# An option ends where the next one begins, or with its line.
+_OPTION = re.compile(r"(?:^|[\s(])([A-Z])[.):]\s*(.*?)(?=[\s(]+[A-Z][.):]\s|$)", re.MULTILINE)
 _BARE_LETTER = re.compile(r"\(?([A-Z])[.):]*\Z")
 
 

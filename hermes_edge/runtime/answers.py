@@ -6,7 +6,7 @@ Everything runs in scratch rows and is forgotten at the end, so the memory is bi
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -127,3 +127,36 @@ class AnswerRun:
         self._store.scratch_rows += len(ids)
         assert logits is not None
         return logits
+
+
+class AnswerStream:
+    """Iterator over an answer's text; :attr:`answer` holds the whole at the end."""
+
+    def __init__(self, pieces: Generator[str, None, Answer]) -> None:
+        self._pieces = pieces
+        self._answer: Answer | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        try:
+            return next(self._pieces)
+        except StopIteration as end:
+            self._answer = self._answer or end.value
+            raise
+
+    def close(self) -> None:
+        """Stop here; the session is free again."""
+        self._pieces.close()
+
+    @property
+    def answer(self) -> Answer:
+        """The whole answer.
+
+        Raises:
+            QuestionError: the stream has not been exhausted.
+        """
+        if self._answer is None:
+            raise QuestionError("the answer is not complete", fix="Iterate to the end first")
+        return self._answer

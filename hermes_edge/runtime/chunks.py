@@ -28,6 +28,10 @@ from hermes_edge.runtime.scoring import ProbeTokens, Scorer
 from hermes_edge.runtime.store import KVStore
 
 
+# Of one guidance text with history; bounds the score engine's workspace of Hq * P * (S + P).
+MOST_PROBE_ROWS = 128
+
+
 @dataclass(slots=True)
 class StageTimes:
     """Milliseconds and counts since the session began."""
@@ -89,6 +93,16 @@ class ChunkEncoder:
     def frames_left(self) -> int:
         """Frames until the chunk closes."""
         return self._shape.chunk_frames - self._frames_in_chunk
+
+    def warm_up(self) -> None:
+        """The largest calls once: what does not fit fails now, and nothing grows later."""
+        shape, store = self._shape, self._store
+        probes = min(MOST_PROBE_ROWS, store.spec.reserve_rows // 2)
+        chunk_rows = shape.chunk_frames * shape.tokens_per_frame
+        self._runner.warm_up(store, min(shape.slice_rows, chunk_rows + probes))
+        if any(self._policy.probe_kind(layer) for layer in range(len(store.rows))):
+            self._scorer.warm_up(store, probes)
+        self._compactor.warm_up(store)
 
     def encode_prefix(self, token_ids: Sequence[int]) -> None:
         """The text that stands before everything and is never evicted."""

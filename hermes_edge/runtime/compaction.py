@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from hermes_edge.engines import Device, Engine
+from hermes_edge.engines import Device, Engine, View
+from hermes_edge.engines.views import Array
 from hermes_edge.memory import apply_plan
 from hermes_edge.memory.base import LayerPlan, LayerRows, Plan
 from hermes_edge.runtime.decoding import EngineCall, Staging
@@ -32,20 +33,32 @@ class Compactor:
                 self._compact_layer(store, layer, layer_plan)
                 store.adopt_spare(layer, apply_plan(rows, layer_plan))
 
+    def warm_up(self, store: KVStore) -> None:
+        """The largest call once, into the spare pair, so that all workspace is claimed now."""
+        keys, values = store.slab(0)
+        rows = np.arange(keys.shape[0] - 1, dtype=np.int64)
+        weights = np.zeros(len(rows), dtype=np.float32)
+        self._run(store, (keys, values), (rows, 0 * rows, rows, 0 * rows, weights))
+
     def _compact_layer(self, store: KVStore, layer: int, plan: LayerPlan) -> None:
         old = store.rows[layer].position
         summary = 0 if plan.summary_position is None else plan.summary_position
-        keys, values = store.committed(layer)
+        folds = (plan.fold, summary - old[plan.fold], plan.fold_weight)
+        keeps = (plan.keep, plan.position - old[plan.keep])
+        self._run(store, store.committed(layer), (*keeps, *folds))
+
+    def _run(self, store: KVStore, slab: tuple[View, View], indices: tuple[Array, ...]) -> None:
+        keep, keep_delta, fold, fold_delta, fold_weight = indices
         inputs = {
-            "keys": keys,
-            "values": values,
-            "keep": self._keep.put(plan.keep),
-            "keep_delta": self._keep_delta.put(plan.position - old[plan.keep]),
-            "fold": self._fold.put(plan.fold),
-            "fold_delta": self._fold_delta.put(summary - old[plan.fold]),
-            "fold_weight": self._fold_weight.put(plan.fold_weight),
+            "keys": slab[0],
+            "values": slab[1],
+            "keep": self._keep.put(keep),
+            "keep_delta": self._keep_delta.put(keep_delta),
+            "fold": self._fold.put(fold),
+            "fold_delta": self._fold_delta.put(fold_delta),
+            "fold_weight": self._fold_weight.put(fold_weight),
         }
-        written = len(plan.keep) + 1
+        written = len(keep) + 1
         outputs = {
             "new_keys": store.spare_keys.rows(0, written),
             "new_values": store.spare_values.rows(0, written),

@@ -44,7 +44,7 @@ class Staging:
 
 @dataclass(frozen=True, slots=True)
 class DecoderLimits:
-    """The longest call: T new rows, P of them probes."""
+    """The longest call: T new rows, and P probe rows that hand out their queries."""
 
     new_rows: int
     probe_rows: int
@@ -124,3 +124,9 @@ class DecoderRunner:
         self._call(self._engine, inputs, outputs)
         last: Any = self._device.download(logits)[0].copy() if want_logits else None
         return last, queries
+
+    def warm_up(self, store: KVStore, new_rows: int) -> None:
+        """The largest call once, behind a full memory, so that all workspace is claimed now."""
+        store.scratch_rows = store.spec.capacity_rows - new_rows
+        self.run(store, np.zeros((new_rows, self._decoder.embedding_width)), want_logits=True)
+        store.scratch_rows = 0

@@ -13,7 +13,7 @@ from hermes_edge.manifest import TOKENIZER_NAME, Manifest
 from hermes_edge.memory import History, make_policy, probe_texts
 from hermes_edge.memory.base import Policy, Scoring
 from hermes_edge.memory.hermes import Reindexing
-from hermes_edge.runtime.chunks import ChunkEncoder, ChunkShape, slice_rows_for
+from hermes_edge.runtime.chunks import MOST_PROBE_ROWS, ChunkEncoder, ChunkShape, slice_rows_for
 from hermes_edge.runtime.compaction import Compactor
 from hermes_edge.runtime.decoding import DecoderLimits, DecoderRunner
 from hermes_edge.runtime.frames import FrameEncoder
@@ -147,6 +147,7 @@ class Runtime:
             slice_rows=slice_rows_for(workspace_bytes, decoder.query_heads, spec.capacity_rows),
         )
         parts = self._parts(spec, shape, kept, probes)
+        parts.encoder.warm_up()
         parts.encoder.encode_prefix(prefix)
         return Session(parts)
 
@@ -227,7 +228,7 @@ class Runtime:
 
     def _probe_source(self, given: ProbeSource | None, policy: Policy, rows: int) -> ProbeSource:
         """Guidance texts as token ids, or the caller's own, within ``rows`` rows."""
-        codec = self.codec
+        codec, longest = self.codec, min(MOST_PROBE_ROWS, rows // 2)
         used = any(policy.probe_kind(layer) for layer in range(self.manifest.decoder.layers))
         if given is None and codec is None and used:
             raise SettingsError(
@@ -243,9 +244,7 @@ class Runtime:
             if codec is None:
                 return ProbeTokens((), ())
             # The guidance stands at the end of a probe: a history too long loses its beginning.
-            working, long_term = (
-                codec.encode(text)[-(rows // 2) :] for text in probe_texts(history)
-            )
+            working, long_term = (codec.encode(text)[-longest:] for text in probe_texts(history))
             return ProbeTokens(tuple(working), tuple(long_term))
 
         def bounded(history: History | None) -> ProbeTokens:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from hermes_edge.engines import Device, EmbeddingTable, Engine, View
 from hermes_edge.memory.base import Float32Array, Policy, ProbeKind
@@ -113,6 +114,15 @@ class Scorer:
                     )
         return scores
 
+    def warm_up(self, store: KVStore, probe_rows: int) -> None:
+        """The largest call once, so that all workspace is claimed now."""
+        decoder = self._decoder
+        keys, _ = store.slab(0)
+        queries = self._queries.view(probe_rows, decoder.query_heads, decoder.head_size)
+        visible = np.tri(probe_rows, dtype=np.bool_)
+        rows = keys.shape[0]
+        self._run(queries, keys.rows(0, rows - probe_rows), keys.rows(0, probe_rows), visible)
+
     def _embed_probe(
         self, store: KVStore, ids: Sequence[int], table: EmbeddingTable
     ) -> tuple[View, View]:
@@ -130,9 +140,19 @@ class Scorer:
         return queries, keys
 
     def _score_layer(
-        self, store: KVStore, layer: int, queries: View, probe_keys: View, visible: np.ndarray
+        self,
+        store: KVStore,
+        layer: int,
+        queries: View,
+        probe_keys: View,
+        visible: npt.NDArray[np.bool_],
     ) -> Float32Array:
         keys, _ = store.committed(layer)
+        return self._run(queries, keys, probe_keys, visible)
+
+    def _run(
+        self, queries: View, keys: View, probe_keys: View, visible: npt.NDArray[np.bool_]
+    ) -> Float32Array:
         scores = self._scores.view(keys.shape[0])
         inputs = {
             "queries": queries,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Literal, overload
@@ -18,9 +17,10 @@ from hermes_edge.engines.views import Array
 from hermes_edge.errors import BundleError, QuestionError, SourceError
 from hermes_edge.memory import History
 from hermes_edge.memory.base import LayerRows, Policy
-from hermes_edge.runtime.answers import Answer, AnswerRun
+from hermes_edge.runtime.answers import Answer, AnswerRun, AnswerStream
 from hermes_edge.runtime.chunks import ChunkEncoder, ChunkShape, StageTimes
 from hermes_edge.runtime.decoding import DecoderRunner
+from hermes_edge.runtime.exclusive import Exclusive
 from hermes_edge.runtime.frames import FrameEncoder
 from hermes_edge.runtime.report import MemoryReport, report_bands, report_layers
 from hermes_edge.runtime.sampling import SamplingParams
@@ -67,9 +67,7 @@ class Session:
 
     def __init__(self, parts: SessionParts) -> None:
         self._parts = parts
-        self._free = threading.Condition()
-        self._holder: int | None = None
-        self._closed = False
+        self._use = Exclusive("the session")
         self._newest_s = 0.0
 
     def __enter__(self) -> Session:
@@ -95,7 +93,7 @@ class Session:
             BundleError: the bundle has no vision graph.
             BudgetError: a memory without eviction is full.
         """
-        with _Hold(self):
+        with self._use:
             frames = self._frames()
             self._check_time([at])
             frames.add(frame, at)
@@ -116,7 +114,7 @@ class Session:
             SourceError: wrong shape, values that are not finite, or time runs backwards.
             BudgetError: a memory without eviction is full.
         """
-        with _Hold(self):
+        with self._use:
             tokens = self._checked_tokens(visual_tokens)
             count = len(tokens) // self._parts.shape.tokens_per_frame
             times = [float(at)] * count if isinstance(at, (int, float)) else [*map(float, at)]
@@ -129,7 +127,7 @@ class Session:
 
     def flush(self) -> None:
         """Encode waiting frames and close the open chunk, so that the budget holds now."""
-        with _Hold(self):
+        with self._use:
             self._encode_waiting()
             self._parts.encoder.close()
 
@@ -171,7 +169,7 @@ class Session:
         Raises:
             QuestionError: no frame has come yet, or the question is too long, empty or not text.
         """
-        answers = AnswerStream(self, question, params)
+        answers = AnswerStream(self._answer(question, params))
         if stream:
             return answers
         for _ in answers:
@@ -180,7 +178,7 @@ class Session:
 
     def memory(self) -> MemoryReport:
         """What is remembered now, by layer and band."""
-        with _Hold(self):
+        with self._use:
             parts = self._parts
             layers = report_layers(
                 parts.store.rows, parts.policy.bands, self._newest_s, parts.bytes_per_row
@@ -200,7 +198,7 @@ class Session:
 
     def rows(self) -> tuple[LayerRows, ...]:
         """Position, frame, time and weight of every committed row, layer by layer."""
-        with _Hold(self):
+        with self._use:
             return tuple(self._parts.store.rows)
 
     def timings(self) -> StageTimes:
@@ -209,7 +207,30 @@ class Session:
 
     def close(self) -> None:
         """Refuse further calls. Closing twice is fine."""
-        self._closed = True
+        self._use.close()
+
+    def _answer(
+        self, question: str | Sequence[int], params: SamplingParams
+    ) -> Generator[str, None, Answer]:
+        with self._use:
+            run, ids, catch_up_ms = self._begin_answer(question)
+            text = ""
+            for piece in run.pieces(ids, params):
+                text += piece
+                yield piece
+            if isinstance(question, str):
+                self._parts.history.last = History(question, text)
+            return Answer(
+                text=text,
+                token_ids=tuple(run.token_ids),
+                finish_reason=run.finish_reason,
+                video_time_s=self._newest_s,
+                question_rows=len(ids),
+                memory_rows=max(map(len, self._parts.store.rows)),
+                catch_up_ms=catch_up_ms,
+                ttft_ms=run.ttft_ms,
+                per_token_ms=run.per_token_ms,
+            )
 
     def _begin_answer(self, question: str | Sequence[int]) -> tuple[AnswerRun, list[int], float]:
         parts = self._parts
@@ -289,82 +310,3 @@ class Session:
         if not np.isfinite(tokens).all():
             raise SourceError("visual tokens that are not finite", fix="Check the encoder")
         return tokens
-
-
-class AnswerStream:
-    """Iterator over an answer's text; :attr:`answer` holds the whole at the end."""
-
-    def __init__(
-        self, session: Session, question: str | Sequence[int], params: SamplingParams
-    ) -> None:
-        self._pieces = self._generate(session, question, params)
-        self._answer: Answer | None = None
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        return next(self._pieces)
-
-    def close(self) -> None:
-        """Stop here; the session is free again."""
-        self._pieces.close()
-
-    @property
-    def answer(self) -> Answer:
-        """The whole answer.
-
-        Raises:
-            QuestionError: the stream has not been exhausted.
-        """
-        if self._answer is None:
-            raise QuestionError("the answer is not complete", fix="Iterate to the end first")
-        return self._answer
-
-    def _generate(
-        self, session: Session, question: str | Sequence[int], params: SamplingParams
-    ) -> Generator[str, None, None]:
-        with _Hold(session):
-            run, ids, catch_up_ms = session._begin_answer(question)
-            text = ""
-            for piece in run.pieces(ids, params):
-                text += piece
-                yield piece
-            self._answer = Answer(
-                text=text,
-                token_ids=tuple(run.token_ids),
-                finish_reason=run.finish_reason,
-                video_time_s=session._newest_s,
-                question_rows=len(ids),
-                memory_rows=max(map(len, session._parts.store.rows)),
-                catch_up_ms=catch_up_ms,
-                ttft_ms=run.ttft_ms,
-                per_token_ms=run.per_token_ms,
-            )
-            if isinstance(question, str):
-                session._parts.history.last = History(question, text)
-
-
-class _Hold:
-    """Exclusive use of a session. A thread that already holds it gets an error, not a deadlock."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-
-    def __enter__(self) -> None:
-        session, me = self._session, threading.get_ident()
-        with session._free:
-            if session._holder == me:
-                raise QuestionError(
-                    "the session is busy with a streamed answer",
-                    fix="Iterate to its end or close() it first",
-                )
-            session._free.wait_for(lambda: session._holder is None)
-            if session._closed:
-                raise QuestionError("the session is closed")
-            session._holder = me
-
-    def __exit__(self, *_: object) -> None:
-        with self._session._free:
-            self._session._holder = None
-            self._session._free.notify()

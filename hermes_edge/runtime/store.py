@@ -44,6 +44,10 @@ class KVStore:
         """Bytes of the spare pair."""
         return self.spare_keys.nbytes + self.spare_values.nbytes
 
+    def slab(self, layer: int) -> tuple[View, View]:
+        """Keys and values of all rows that a layer can ever have, whatever is in them."""
+        return self._keys[layer], self._values[layer]
+
     def committed(self, layer: int) -> tuple[View, View]:
         """Keys and values of a layer's committed rows."""
         rows = len(self.rows[layer])

@@ -223,16 +223,17 @@ def _renderer(path: Path, video_token: str | None) -> Callable[[bool], _Turn]:
         # A template is a program, and can fail in any way that one can.
         except Exception as error:
             raise BundleError(f"{path} cannot be rendered", found=str(error)) from None
-        before, *after = rendered.split(mark)
-        marks = (before.count(_SYSTEM), len(after), "".join(after).count(_QUESTION))
-        if marks != (int(with_system), 1, 1) or _QUESTION in before or _SYSTEM in after[0]:
+        names = {_SYSTEM: "system text", mark: "video", _QUESTION: "question"}
+        order = [names[found] for found in re.findall("|".join(map(re.escape, names)), rendered)]
+        required = list(names.values())[0 if with_system else 1 :]
+        if order != required:
             raise BundleError(
                 f"{path} does not fit a video and a question",
-                required="the system text, one video and the question, in this order",
-                found=f"system text {marks[0]} times before the video, {marks[1]} videos, "
-                f"question {marks[2]} times behind it",
+                required=", ".join(required),
+                found=", ".join(order) or "none of them",
             )
-        return _Turn(before, after[0])
+        before, after = rendered.split(mark)
+        return _Turn(before, after)
 
     return render
 

@@ -1,0 +1,180 @@
+"""``hermes-edge doctor``: what this machine can do, and the command that mends what it cannot."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from hermes_edge.cli.demo import DEMO_BUNDLE
+from hermes_edge.cli.output import print_json, size, stdout
+from hermes_edge.cli.process import available_bytes
+from hermes_edge.errors import HermesEdgeError
+
+Status = Literal["pass", "warn", "fail"]
+
+# Distribution and the module that it brings.
+_CORE = {
+    "jinja2": "jinja2",
+    "numpy": "numpy",
+    "opencv-python-headless": "cv2",
+    "pydantic": "pydantic",
+    "pydantic-settings": "pydantic_settings",
+    "rich": "rich",
+    "safetensors": "safetensors",
+    "tokenizers": "tokenizers",
+    "typer": "typer",
+}
+_EXPORT = ("huggingface-hub", "onnx", "onnxscript", "torch", "transformers")
+_ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu")
+
+_LOW_MEMORY_BYTES = 1 << 30
+_LOW_DISK_BYTES = 2 << 30
+
+_STYLES: dict[Status, str] = {"pass": "green", "warn": "yellow", "fail": "red"}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line: what was looked at, how it came out, what was found, what mends it."""
+
+    name: str
+    status: Status
+    found: str
+    fix: str | None = None
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Check Python, packages, ONNX Runtime, memory and disk. Exit code 1 if anything fails."""
+    checks = list(examine())
+    healthy = all(check.status != "fail" for check in checks)
+    if as_json:
+        print_json({"healthy": healthy, "checks": [asdict(check) for check in checks]})
+    else:
+        for check in checks:
+            stdout().print(check.status, style=_STYLES[check.status], end="  ")
+            stdout().print(f"{check.name:<22} {check.found}")
+            if check.fix is not None:
+                stdout().print(f"      mend with: {check.fix}")
+    if not healthy:
+        raise typer.Exit(1)
+
+
+def examine() -> Iterator[Check]:
+    """All checks, one after the other."""
+    yield _python()
+    yield _system()
+    yield from (_core_package(name, module) for name, module in _CORE.items())
+    yield from (_export_package(name) for name in _EXPORT)
+    yield from check_onnxruntime(installed_version, DEMO_BUNDLE)
+    yield _memory()
+    yield _disk()
+
+
+def installed_version(distribution: str) -> str | None:
+    """Version of an installed distribution, None where there is none."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def check_onnxruntime(version_of: Callable[[str], str | None], bundle: Path) -> Iterator[Check]:
+    """The wheel, then every device that this wheel should serve, with a real engine.
+
+    Args:
+        version_of: installed version of a distribution, or None.
+        bundle: whose smallest graph is loaded.
+    """
+    found = {name: version_of(name) for name in _ONNXRUNTIMES}
+    wheels = [f"{name} {number}" for name, number in found.items() if number is not None]
+    if not wheels:
+        yield Check("onnxruntime", "fail", "not installed", "pip install 'hermes-edge[cpu]'")
+        return
+    if len(wheels) > 1:
+        yield Check(
+            "onnxruntime",
+            "fail",
+            f"{' and '.join(wheels)} overwrite each other's files",
+            "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'hermes-edge[cpu]'",
+        )
+        return
+    yield Check("onnxruntime", "pass", wheels[0])
+    yield _device(bundle, "cpu", "fail", "pip install --force-reinstall 'hermes-edge[cpu]'")
+    if found["onnxruntime-gpu"] is not None:
+        yield _device(
+            bundle, "cuda", "warn", "nvidia-smi (the driver), then see ONNX Runtime's CUDA needs"
+        )
+
+
+def _device(bundle: Path, device: str, otherwise: Status, fix: str) -> Check:
+    """ONNX Runtime lists providers that it cannot create, so an engine is made."""
+    from hermes_edge.engines import Bundle
+
+    name = f"engine on {device}"
+    try:
+        Bundle.open(bundle).engine("compact", device)
+    except HermesEdgeError as error:
+        return Check(name, otherwise, str(error), fix)
+    return Check(name, "pass", "usable")
+
+
+def _python() -> Check:
+    return Check("python", "pass", f"{platform.python_version()} at {sys.executable}")
+
+
+def _system() -> Check:
+    found = f"{platform.system()} {platform.release()}, {platform.machine()}"
+    status: Status = "pass" if platform.system() == "Linux" else "warn"
+    return Check("system", status, found if status == "pass" else f"{found}: tested on Linux only")
+
+
+def _core_package(distribution: str, module: str) -> Check:
+    fix = f"pip install --force-reinstall {distribution}"
+    try:
+        # Some devices bring their own OpenCV, of which pip knows nothing: the import counts.
+        loaded = import_module(module)
+    except ImportError as error:
+        return Check(distribution, "fail", f"cannot be imported: {error}", fix)
+    found = installed_version(distribution) or str(getattr(loaded, "__version__", "present"))
+    return Check(distribution, "pass", found)
+
+
+def _export_package(distribution: str) -> Check:
+    found = installed_version(distribution)
+    if found is None:
+        return Check(
+            distribution,
+            "warn",
+            "not installed: only export and verify need it",
+            "pip install 'hermes-edge[export]'",
+        )
+    return Check(distribution, "pass", found)
+
+
+def _memory() -> Check:
+    free = available_bytes()
+    if free is None:
+        return Check("memory", "warn", "this system does not tell")
+    if free < _LOW_MEMORY_BYTES:
+        fix = "choose a smaller --budget (hermes-edge inspect shows sizes), or end other programs"
+        return Check("memory", "warn", f"{size(free)} available", fix)
+    return Check("memory", "pass", f"{size(free)} available")
+
+
+def _disk() -> Check:
+    free = shutil.disk_usage(Path.cwd()).free
+    if free < _LOW_DISK_BYTES:
+        fix = f"make room on the disk of {Path.cwd()}, or export to another one"
+        return Check("disk", "warn", f"{size(free)} free", fix)
+    return Check("disk", "pass", f"{size(free)} free")

@@ -1,0 +1,103 @@
+"""Calling engines with plain arrays; a small decoder loop on caches that grow by copying.
+
+The plainest way to run the graphs, slow on purpose: what faster ways are compared with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hermes_edge.contract import past_key, past_value, present_key, present_value
+from hermes_edge.engines import Engine, host_view
+from hermes_edge.engines.views import Array
+from hermes_edge.spec import DecoderSpec
+
+
+def call(engine: Engine, inputs: Mapping[str, Array], **lengths: int) -> dict[str, Array]:
+    """Run with fresh outputs.
+
+    Args:
+        engine: any graph on the CPU.
+        inputs: every input by name, cast to the contract's dtypes here.
+        lengths: lengths of output axes that no input has; ``tokens`` is F*N, ``kept`` is K+1.
+
+    Raises:
+        EngineError: a tensor's shape is not what the graph takes or makes.
+    """
+    arrays: dict[str, Array] = {}
+    axes: dict[str, int] = {}
+    for tensor in engine.graph.inputs:
+        array = np.ascontiguousarray(inputs[tensor.name], dtype=tensor.dtype)
+        arrays[tensor.name] = array
+        named = (pair for pair in zip(tensor.axes, array.shape, strict=True))
+        axes |= {axis: length for axis, length in named if isinstance(axis, str)}
+    axes |= {{"tokens": "F*N", "kept": "K+1"}[name]: length for name, length in lengths.items()}
+    outputs = {
+        tensor.name: np.empty(
+            [axes[axis] if isinstance(axis, str) else axis for axis in tensor.axes], tensor.dtype
+        )
+        for tensor in engine.graph.outputs
+    }
+    engine.run(
+        {name: host_view(array) for name, array in arrays.items()},
+        {name: host_view(array) for name, array in outputs.items()},
+    )
+    return outputs
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What one pass gave: logits [R, V], probe queries [L, P, Hq, D], new rows [L, T, Hkv, D]."""
+
+    logits: Array
+    queries: Array
+    keys: Array
+    values: Array
+
+
+class Caches:
+    """Keys and values [L, S, Hkv, D] of a decoder that sees rows at positions 0, 1, 2, ..."""
+
+    def __init__(self, engine: Engine, spec: DecoderSpec) -> None:
+        self.engine = engine
+        self.spec = spec
+        empty = np.zeros((spec.layers, 0, spec.kv_heads, spec.head_size), np.float32)
+        self.keys, self.values = empty, empty
+
+    def run(
+        self,
+        embeds: Array,
+        *,
+        segments: Sequence[int] | None = None,
+        positions: Sequence[int] | None = None,
+        logit_rows: Sequence[int] = (),
+        probe_rows: Sequence[int] = (),
+    ) -> Pass:
+        """One pass of rows [T, E] behind the caches, which it does not change."""
+        rows, start, layers = len(embeds), self.keys.shape[1], self.spec.layers
+        at = np.arange(start, start + rows) if positions is None else np.array(positions)
+        inputs: dict[str, Array] = {
+            "inputs_embeds": embeds,
+            "position_ids": np.broadcast_to(at, (layers, rows)),
+            "segment_ids": np.zeros(rows) if segments is None else np.array(segments),
+            "logit_rows": np.array(logit_rows, np.int64),
+            "probe_rows": np.array(probe_rows, np.int64),
+        }
+        for layer in range(layers):
+            inputs[past_key(layer)] = self.keys[layer]
+            inputs[past_value(layer)] = self.values[layer]
+        outputs = call(self.engine, inputs)
+        return Pass(
+            logits=outputs["logits"],
+            queries=outputs["probe_queries"],
+            keys=np.stack([outputs[present_key(layer)] for layer in range(layers)]),
+            values=np.stack([outputs[present_value(layer)] for layer in range(layers)]),
+        )
+
+    def append(self, done: Pass) -> None:
+        """Keep the rows of a pass."""
+        self.keys = np.concatenate((self.keys, done.keys), axis=1)
+        self.values = np.concatenate((self.values, done.values), axis=1)

@@ -1,0 +1,95 @@
+"""Processes of their own: exit codes, signals, closed pipes, and a lean import."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hermes_edge.cli.demo import DEMO_BUNDLE
+from hermes_edge.cli.process import available_bytes, resident_bytes
+from hermes_edge.runtime.synthetic import write_synthetic_video
+
+Spawn = Callable[..., "subprocess.Popen[str]"]
+
+
+def test_answers_go_to_stdout_and_errors_to_stderr(spawn: Spawn, video: Path) -> None:
+    args = ("run", video, "--bundle", DEMO_BUNDLE, "--max-tokens", 2, "--json")
+    process = spawn(*args, "--ask", "0:02 A?")
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert [json.loads(line)["type"] for line in stdout.splitlines()] == ["answer", "summary"]
+    assert stderr == ""
+
+
+def test_error_has_its_own_exit_code_and_no_traceback(spawn: Spawn) -> None:
+    process = spawn("inspect", "nowhere")
+    stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stdout) == (4, "")
+    assert stderr.startswith("error: nowhere is not a bundle")
+    assert "Traceback" not in stderr
+
+
+@pytest.fixture
+def long_video(tmp_path: Path) -> Path:
+    """Long enough to be interrupted: 4,000 frames."""
+    path = tmp_path / "long.avi"
+    write_synthetic_video(path, seconds=400, fps=10, size=(64, 64))
+    return path
+
+
+def test_interrupt_is_130_and_keeps_what_was_answered(spawn: Spawn, long_video: Path) -> None:
+    process = spawn(
+        *("run", long_video, "--bundle", DEMO_BUNDLE, "--fps", 10, "--max-tokens", 2, "--json"),
+        *("--ask", "0:00 A?", "--ask", "end B?"),
+    )
+    assert process.stdout is not None
+    first = json.loads(process.stdout.readline())
+    process.send_signal(signal.SIGINT)
+    rest, stderr = process.communicate(timeout=60)
+    assert (first["question"], process.returncode) == ("A?", 130)
+    assert (rest, stderr) == ("", "")
+
+
+def test_closed_pipe_is_quiet(spawn: Spawn, long_video: Path) -> None:
+    process = spawn(
+        *("run", long_video, "--bundle", DEMO_BUNDLE, "--fps", 10, "--max-tokens", 2, "--json"),
+        *("--ask", "0:00 A?", "--ask", "0:01 B?"),
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait(timeout=60) == 1
+
+
+def test_answers_can_be_written_to_a_terminal_that_knows_ascii_only(
+    spawn: Spawn, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    process = spawn("run", video, "--bundle", DEMO_BUNDLE, "--ask", "0:02 Où?", "--max-tokens", 9)
+    stdout, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert stdout.startswith("[0:02] O\\xf9?\n")
+
+
+def test_the_command_line_imports_nothing_heavy() -> None:
+    code = "import sys, hermes_edge.cli; print(' '.join(sys.modules))"
+    modules = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not {"torch", "transformers", "onnx", "onnxruntime", "cv2", "tokenizers"} & {*modules}
+
+
+def test_memory_of_process_and_machine() -> None:
+    available = available_bytes()
+    assert 1 << 20 < resident_bytes()
+    assert available is not None
+    assert available > 0
