@@ -76,9 +76,9 @@ def bench(
     report = run_bench(settings, lambda stage: progress.print(f"[dim]{stage}[/dim]"))
     document = json.dumps(asdict(report))
     Console().print(render(report))
+    typer.echo(document)
     if json_file is not None:
         _write(json_file, document)
-    typer.echo(document)
 
 
 def _write(path: Path, document: str) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from hermes_edge import __version__
+from hermes_edge.bench.command import bench
 from hermes_edge.cli import demo, doctor, export, inspect, run, verify
 from hermes_edge.cli.group import VerbGroup
 
@@ -42,6 +43,7 @@ for verb in (
     inspect.inspect,
     run.run,
     demo.demo,
+    bench,
     doctor.doctor,
 ):
     app.command()(verb)

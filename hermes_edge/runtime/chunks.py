@@ -27,7 +27,6 @@ from hermes_edge.runtime.decoding import DecoderRunner
 from hermes_edge.runtime.scoring import ProbeTokens, Scorer
 from hermes_edge.runtime.store import KVStore
 
-
 # Of one guidance text with history; bounds the score engine's workspace of Hq * P * (S + P).
 MOST_PROBE_ROWS = 128
 

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from hermes_edge.engines import Device, Engine, View
 from hermes_edge.engines.views import Array
+from hermes_edge.errors import SourceError
 from hermes_edge.runtime.decoding import EngineCall
 from hermes_edge.runtime.resize import FrameResizer
 from hermes_edge.spec import PRECISION_DTYPE, Precision, VisionSpec
@@ -59,3 +60,23 @@ class FrameEncoder:
         tokens = self._tokens.rows(0, count * self._tokens_per_frame)
         self._call(self._engine, {"frames": staged}, {"visual_tokens": tokens})
         return self._device.download(tokens), times
+
+
+def checked_tokens(visual_tokens: Array, shape: tuple[int, int]) -> Array:
+    """Visual tokens [F*N, E] that a caller has encoded; ``shape`` is (N, E).
+
+    Raises:
+        SourceError: another shape or dtype, or values that are not finite.
+    """
+    count, width = shape
+    tokens = np.asarray(visual_tokens)
+    fits = tokens.ndim == 2 and tokens.shape[1] == width and len(tokens) % count == 0
+    if not fits or len(tokens) == 0 or not np.issubdtype(tokens.dtype, np.floating):
+        raise SourceError(
+            "visual tokens of another shape",
+            required=f"floating point [F*{count}, {width}], F at least 1",
+            found=f"{tokens.dtype} {list(tokens.shape)}",
+        )
+    if not np.isfinite(tokens).all():
+        raise SourceError("visual tokens that are not finite", fix="Check the encoder")
+    return tokens

@@ -21,7 +21,7 @@ from hermes_edge.runtime.answers import Answer, AnswerRun, AnswerStream
 from hermes_edge.runtime.chunks import ChunkEncoder, ChunkShape, StageTimes
 from hermes_edge.runtime.decoding import DecoderRunner
 from hermes_edge.runtime.exclusive import Exclusive
-from hermes_edge.runtime.frames import FrameEncoder
+from hermes_edge.runtime.frames import FrameEncoder, checked_tokens
 from hermes_edge.runtime.report import MemoryReport, report_bands, report_layers
 from hermes_edge.runtime.sampling import SamplingParams
 from hermes_edge.runtime.scoring import ProbeTokens
@@ -115,7 +115,8 @@ class Session:
             BudgetError: a memory without eviction is full.
         """
         with self._use:
-            tokens = self._checked_tokens(visual_tokens)
+            shape = (self._parts.shape.tokens_per_frame, self._parts.width)
+            tokens = checked_tokens(visual_tokens, shape)
             count = len(tokens) // self._parts.shape.tokens_per_frame
             times = [float(at)] * count if isinstance(at, (int, float)) else [*map(float, at)]
             if len(times) != count:
@@ -296,17 +297,3 @@ class Session:
                     "time runs backwards", required=f"at >= {previous:g} s", found=f"{at:g} s"
                 )
             previous = at
-
-    def _checked_tokens(self, visual_tokens: Array) -> Array:
-        width, count = self._parts.width, self._parts.shape.tokens_per_frame
-        tokens = np.asarray(visual_tokens)
-        fits = tokens.ndim == 2 and tokens.shape[1] == width and len(tokens) % count == 0
-        if not fits or len(tokens) == 0 or not np.issubdtype(tokens.dtype, np.floating):
-            raise SourceError(
-                "visual tokens of another shape",
-                required=f"floating point [F*{count}, {width}], F at least 1",
-                found=f"{tokens.dtype} {list(tokens.shape)}",
-            )
-        if not np.isfinite(tokens).all():
-            raise SourceError("visual tokens that are not finite", fix="Check the encoder")
-        return tokens
