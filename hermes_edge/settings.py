@@ -19,7 +19,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
@@ -115,6 +115,10 @@ class Settings(BaseSettings):
     config: Path | None = Field(None, description="a path")
     bundle: Path | None = Field(None, description="a path")
     policy: str = Field("hermes", description="the name of a policy")
+    scoring: Literal["forward", "embedding"] | None = Field(
+        None, description="forward or embedding"
+    )
+    reindexing: Literal["lazy", "eager"] | None = Field(None, description="lazy or eager")
     budget: Annotated[Budget | None, NoDecode, BeforeValidator(_to_budget)] = Field(
         None, description=_BUDGET_FORM
     )
@@ -221,7 +225,7 @@ def _check_names(names: Iterable[str], known: list[str], kind: str) -> None:
     faults = []
     for name in unknown:
         cased = name.upper() if known[0].isupper() else name.lower().replace("-", "_")
-        near = difflib.get_close_matches(cased, known, n=1, cutoff=0.6)
+        near = difflib.get_close_matches(cased, known, n=1, cutoff=0.7)
         faults.append(f"{name!r} (did you mean {near[0]!r}?)" if near else repr(name))
     raise SettingsError(
         f"unknown {kind}: {', '.join(faults)}", fix=f"Known are: {', '.join(known)}"

@@ -17,20 +17,6 @@ class VerbGroup(TyperGroup):
     Interrupts (130), usage errors (2) and closed pipes are typer's own.
     """
 
-    def list_commands(self, ctx: Any) -> list[str]:
-        """All verbs, ``bench`` last."""
-        return [*super().list_commands(ctx), "bench"]
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The verb; ``bench`` brings the whole runtime, which no other verb should wait for."""
-        if cmd_name != "bench":
-            return super().get_command(ctx, cmd_name)
-        from hermes_edge.bench.command import bench
-
-        app = typer.Typer(add_completion=False)
-        app.command()(bench)
-        return typer.main.get_command(app)
-
     # The context's class lives in click, or in the copy of click that newer versions of typer hold.
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Refuse what is not UTF-8 before anything tries to print it."""

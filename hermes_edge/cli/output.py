@@ -47,10 +47,11 @@ def without_controls(text: str) -> str:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table; columns whose name ends in a unit or count are the caller's own matter."""
-    drawn = Table(*columns, title=title, title_justify="left", title_style="bold", box=None)
+    """Print a title and a table below it."""
+    drawn = Table(*columns, box=None)
     for row in rows:
         drawn.add_row(*row)
+    stdout().print(f"\n{title}", style="bold")
     Console(markup=False, highlight=False, emoji=False).print(drawn)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn
+from rich.text import Text
 
 from hermes_edge.cli.output import size, stderr
 
@@ -16,7 +17,7 @@ class ExportProgress:
         self._bars = Progress(
             SpinnerColumn(finished_text="✓"),
             TextColumn("{task.description}", markup=False),
-            TimeElapsedColumn(),
+            _SecondsColumn(),
             TextColumn("{task.fields[written]}", markup=False),
             console=stderr(),
         )
@@ -36,9 +37,17 @@ class ExportProgress:
 
     def started(self, stage: str) -> None:
         """A new line with a running clock."""
-        self._stages[stage] = self._bars.add_task(stage, total=1, written="")
+        self._stages[stage] = self._bars.add_task(stage, total=1, written="", seconds=None)
 
     def finished(self, stage: str, seconds: float, nbytes: int) -> None:
         """The line stops, with seconds and size."""
-        written = f"{seconds:.1f} s" + (f"  {size(nbytes)}" if nbytes else "")
-        self._bars.update(self._stages[stage], completed=1, written=written)
+        written = size(nbytes) if nbytes else ""
+        self._bars.update(self._stages[stage], completed=1, written=written, seconds=seconds)
+
+
+class _SecondsColumn(ProgressColumn):
+    """A running clock; in the end the exporter's own figure."""
+
+    def render(self, task: Task) -> Text:
+        seconds: float | None = task.fields["seconds"]
+        return Text(f"{task.elapsed or 0.0 if seconds is None else seconds:7.1f} s")

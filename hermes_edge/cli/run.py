@@ -29,6 +29,12 @@ def run(
         Path | None, typer.Option(help="Settings file.", show_default="./hermes-edge.toml")
     ] = None,
     policy: Annotated[str | None, typer.Option(help="What the memory keeps.")] = None,
+    scoring: Annotated[
+        str | None, typer.Option(help="forward or embedding, of the hermes policies.")
+    ] = None,
+    reindexing: Annotated[
+        str | None, typer.Option(help="lazy or eager, of the hermes policies.")
+    ] = None,
     budget: Annotated[str | None, typer.Option(help="Tokens a layer, or 64MiB, 0.5GiB.")] = None,
     fps: Annotated[float | None, typer.Option(help="Frames per second of video.")] = None,
     chunk_frames: Annotated[int | None, typer.Option(help="Frames encoded at once.")] = None,
@@ -53,6 +59,8 @@ def run(
             "config": config,
             "bundle": bundle,
             "policy": policy,
+            "scoring": scoring,
+            "reindexing": reindexing,
             "budget": budget,
             "fps": fps,
             "chunk_frames": chunk_frames,
@@ -114,6 +122,8 @@ def open_session(runtime: Runtime, settings: Settings) -> Session:
         budget_tokens=budget.tokens if budget is not None else None,
         budget_bytes=budget.nbytes if budget is not None else None,
         policy=settings.policy,
+        scoring=settings.scoring,
+        reindexing=settings.reindexing,
         chunk_frames=settings.chunk_frames,
         reserve_tokens=settings.reserve_tokens,
         system=settings.system,

@@ -135,7 +135,8 @@ class VisionLayer(nn.Module):
         """fp32 [F, patches, width] to the same."""
         hidden = hidden + self._attention(self.norm(hidden).to(self.dtype)).to(torch.float32)
         wide = _activate(self.wide(self.mlp_norm(hidden).to(self.dtype)), self.activation)
-        return hidden + self.narrow(wide).to(torch.float32)
+        narrow: Tensor = self.narrow(wide)
+        return hidden + narrow.to(torch.float32)
 
     def _attention(self, rows: Tensor) -> Tensor:
         patches, width = rows.shape[1:]

@@ -120,9 +120,10 @@ class Runtime:
 
         Raises:
             BudgetError: the budget is smaller than a chunk, or larger than the positions allow.
-            SettingsError: unknown policy.
+            SettingsError: unknown policy, or an empty chunk or reserve.
             BundleError: the policy needs a graph that the bundle does not have.
         """
+        _check_counts(chunk_frames, reserve_tokens)
         manifest, decoder = self.manifest, self.manifest.decoder
         prefix = tuple(prefix_ids) if prefix_ids is not None else self._prefix_ids(system)
         # A memory without eviction has nothing to do at the end of a chunk: fill it to the frame.
@@ -266,6 +267,12 @@ class Runtime:
         if nbytes is not None:
             return nbytes // self.manifest.decoder.kv_bytes_per_token(self.manifest.precision)
         return min(DEFAULT_BUDGET_TOKENS, most) if tokens is None else tokens
+
+
+def _check_counts(chunk_frames: int | None, reserve_tokens: int) -> None:
+    for name, value in (("chunk_frames", chunk_frames), ("reserve_tokens", reserve_tokens)):
+        if value is not None and value < 1:
+            raise SettingsError(f"{name} is out of range", required="at least 1", found=value)
 
 
 def _check_budget(budget: int, chunk_rows: int, most: int) -> None:

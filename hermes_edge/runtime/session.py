@@ -97,11 +97,11 @@ class Session:
             frames = self._frames()
             self._check_time([at])
             frames.add(frame, at)
-            self._newest_s = at
             if frames.waiting >= min(
                 self._parts.shape.slice_frames, self._parts.encoder.frames_left
             ):
                 self._encode_waiting()
+            self._newest_s = at
 
     def feed_tokens(self, visual_tokens: Array, at: float | Sequence[float]) -> None:
         """Take frames that the caller has encoded.
@@ -123,7 +123,6 @@ class Session:
                 raise SourceError("wrong number of times", required=count, found=len(times))
             self._check_time(times)
             self._encode_waiting()
-            self._newest_s = times[-1]
             self._append(tokens, times)
 
     def flush(self) -> None:
@@ -288,6 +287,7 @@ class Session:
             rows = slice(done * shape.tokens_per_frame, (done + count) * shape.tokens_per_frame)
             encoder.append(tokens[rows], times[done : done + count])
             done += count
+            self._newest_s = times[done - 1]
 
     def _check_time(self, times: Sequence[float]) -> None:
         previous = self._newest_s

@@ -89,6 +89,7 @@ def test_keys_of_transformers_4(tmp_path: Path) -> None:
 def test_defaults_are_those_of_transformers(tmp_path: Path) -> None:
     decoder = read_config(write(tmp_path, {"architectures": ["Qwen2ForCausalLM"]})).decoder
     default = Qwen2Config()
+    assert default.rope_parameters is not None
     assert decoder.layers == default.num_hidden_layers
     assert decoder.rms_norm_eps == default.rms_norm_eps
     assert decoder.rope_theta == default.rope_parameters["rope_theta"]

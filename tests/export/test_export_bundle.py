@@ -182,7 +182,7 @@ def test_a_disk_that_becomes_full_leaves_nothing(
     with pytest.raises(StorageError) as caught:
         export_checkpoint(qwen2, target, tokens_per_frame=4)
     assert str(caught.value).startswith(
-        f"cannot write {target}: File too large: required about 374400 bytes, found "
+        f"cannot write {target}: File too large: required about 251136 bytes, found "
     )
     assert str(caught.value).endswith(
         " bytes free. Nothing was left behind; make room or choose another place, and export again"

@@ -103,7 +103,7 @@ def test_wrong_weights_are_found(llava: Path, llava_bundle: Path, tmp_path: Path
     message = str(caught.value)
     assert " comparisons of the exported graphs with transformers " in message
     for name in ("keys", "values", "logits", "logits of the greedy answer"):
-        assert f"{name}: required at most 0.0002 of the maximum, found 0.0" in message
+        assert f"{name}: required at most 0.0001 of the maximum, found 0.0" in message
     assert "chunks and whole" not in message
     assert verify_bundle(bundle).passed
 
@@ -153,7 +153,7 @@ def test_wrong_names_and_wrong_values_are_reported_together(
     assert message.startswith("2 comparisons of the exported graphs")
     assert "required logits float32 [R, 512], found no logits" in message
     assert "required no such tensor, found logit float32 [R, 512]" in message
-    assert "visual tokens: required at most 0.0002 of the maximum, found " in message
+    assert "visual tokens: required at most 0.0001 of the maximum, found " in message
 
 
 def test_a_damaged_file_is_a_bundle_error(llava_bundle: Path, tmp_path: Path) -> None:

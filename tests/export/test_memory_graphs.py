@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from hermes_edge.export.trace import save, trace
 from hermes_edge.spec import DecoderSpec, Precision
 
 Float = npt.NDArray[np.float64]
-Half = npt.NDArray[np.float16]
+Rows = npt.NDArray[np.floating[Any]]
 
 SPEC = DecoderSpec(
     layers=1,
@@ -32,7 +33,10 @@ SPEC = DecoderSpec(
     tied_embeddings=True,
 )
 KV = (SPEC.kv_heads, SPEC.head_size)
-DTYPES: dict[Precision, type] = {"fp32": np.float32, "fp16": np.float16}
+DTYPES: dict[Precision, type[np.floating[Any]]] = {
+    "fp32": np.float32,
+    "fp16": np.float16,
+}
 # Relative to the largest value. fp16: one rounding of the result (2**-11), for scores none.
 COMPACT_TOLERANCE: dict[Precision, float] = {"fp32": 2e-6, "fp16": 5e-4}
 SCORE_TOLERANCE: dict[Precision, float] = {"fp32": 2e-6, "fp16": 2e-3}
@@ -59,27 +63,32 @@ def sessions(
     }
 
 
-def error(measured: npt.NDArray[np.generic], expected: Float) -> float:
+def error(measured: Rows, expected: Float) -> float:
     assert measured.shape == expected.shape
     difference = np.abs(measured.astype(np.float64) - expected).max()
     return float(difference / np.abs(expected).max())
 
 
 def turned(rows: Float, delta: int) -> Float:
-    """Rows [H, D] turned by ``delta`` positions, pair by pair."""
+    """Rows [H, D] turned by ``delta`` positions, pair by pair.
+
+    Frequencies and angles are fp32, as the model defines them; all that follows is float64.
+    """
     half = SPEC.head_size // 2
     result = rows.copy()
     for pair in range(half):
-        angle = delta * SPEC.rope_theta ** (-2 * pair / SPEC.head_size)
+        power = np.float32(SPEC.rope_theta) ** np.float32(2 * pair / SPEC.head_size)
+        angle = float(np.float32(delta) * (np.float32(1) / power))
         first, second = rows[:, pair], rows[:, pair + half]
         result[:, pair] = first * math.cos(angle) - second * math.sin(angle)
         result[:, pair + half] = second * math.cos(angle) + first * math.sin(angle)
     return result
 
 
-def slabs(precision: Precision, rows: int) -> tuple[npt.NDArray[np.generic], ...]:
+def slabs(precision: Precision, rows: int) -> tuple[Rows, Rows]:
     generator = np.random.default_rng(7)
-    return tuple(generator.standard_normal((rows, *KV)).astype(DTYPES[precision]) for _ in range(2))
+    keys, values = generator.standard_normal((2, rows, *KV)).astype(DTYPES[precision])
+    return keys, values
 
 
 @pytest.mark.parametrize(
@@ -168,8 +177,8 @@ def test_score(
     dtype = DTYPES[precision]
     queries = generator.standard_normal((probe_rows, SPEC.query_heads, SPEC.head_size))
     queries = queries.astype(dtype)
-    keys = generator.standard_normal((rows, *KV)).astype(dtype)
-    probe_keys = generator.standard_normal((probe_rows, *KV)).astype(dtype)
+    keys: Rows = generator.standard_normal((rows, *KV)).astype(dtype)
+    probe_keys: Rows = generator.standard_normal((probe_rows, *KV)).astype(dtype)
     visible = np.ones((probe_rows, probe_rows), bool)
     visible = np.tril(visible) if causal else visible
     (scores,) = sessions["score"].run(

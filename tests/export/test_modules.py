@@ -40,7 +40,9 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     checkpoint = Checkpoint.open(folder)
     original = LlavaOnevisionForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     decoder = Decoder(checkpoint.config.decoder, checkpoint.weights, torch.float32)
-    return Pair(checkpoint, original.eval(), decoder)
+    # transformers hands its models out in evaluation mode.
+    assert not original.training
+    return Pair(checkpoint, original, decoder)
 
 
 def error(measured: Tensor, expected: Tensor) -> float:

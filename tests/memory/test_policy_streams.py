@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hermes_edge.memory import POLICY_NAMES, apply_plan, make_policy
+from hermes_edge.memory import apply_plan, make_policy
 from hermes_edge.memory.base import PREFIX_FRAME, SUMMARY_FRAME, LayerPlan, LayerRows, Plan, Policy
-from hermes_edge.memory.baselines import spread_frames
 from hermes_edge.memory.hermes import HERMES, HermesPolicy
 from hermes_edge.memory.positions import PositionLimit
 
@@ -249,59 +248,6 @@ def test_lazy_reindexing_leaves_kept_rows_where_they_are() -> None:
         np.testing.assert_array_equal(layer_plan.position, rows.position[layer_plan.keep])
 
 
-@pytest.mark.parametrize("last", [0, 1])
-def test_the_released_limit_is_checked_late_and_with_a_margin(last: int) -> None:
-    policy = make_policy(
-        "hermes-released",
-        layers=LAYERS,
-        budget_rows=BUDGET,
-        max_positions=1024 + 80,
-        reserve_rows=0,
-    )
-    # All but the long-term layers keep the newest row; those keep the oldest ones.
-    rows = [_grown(_prefix(), np.arange(80 - PREFIX + last))] * LAYERS
-    ramp = np.linspace(0, 1, len(rows[0]), dtype=np.float32)
-    attention = [ramp] * 7 + [ramp[::-1]] * 3
-    assert policy.make_room(rows, 10**6) is None
-    assert rows[0].next_position - 1 == 79 + last
-    grown = [_grown(layer, np.array([500])) for layer in rows]
-    attention = [np.append(a, a[-1]) for a in attention]
-    plan = policy.plan(grown, [*attention])
-    assert plan is not None
-    moved = [p.position.tolist() == [*range(len(p.keep))] for p in plan[:7]]
-    assert moved == [bool(last)] * 7
-
-
-@pytest.mark.parametrize(
-    ("name", "stored", "incoming", "needed"),
-    [
-        ("hermes", BUDGET, 0, False),
-        ("hermes", BUDGET, 1, True),
-        ("hermes", BUDGET - 5, 6, True),
-        ("hermes-released", BUDGET - PREFIX, 0, False),
-        ("hermes-released", BUDGET - PREFIX, 1, True),
-        ("window", BUDGET, 50, False),
-        ("uniform", BUDGET, 50, False),
-        ("full", 1, 1, False),
-    ],
-)
-def test_scores_are_asked_for_when_they_will_be_used(
-    name: str, stored: int, incoming: int, needed: bool
-) -> None:
-    rows = [_grown(_prefix(), np.arange(stored))] * LAYERS
-    assert _policy(name).needs_scores(rows, incoming) is needed
-
-
-def test_hermes_leaves_a_full_budget_alone_and_the_released_code_folds_one_row() -> None:
-    rows = [_grown(_prefix(), np.arange(BUDGET))] * LAYERS
-    attention = [np.linspace(0, 1, PREFIX + BUDGET, dtype=np.float32)] * LAYERS
-    assert _policy("hermes").plan(rows, [*attention]) is None
-    plan = _policy("hermes-released").plan(rows, [*attention])
-    assert plan is not None
-    assert [len(p.fold) for p in plan] == [0] * 7 + [1] * 3
-    assert [p.rows_after for p in plan] == [PREFIX + BUDGET] * LAYERS
-
-
 def test_the_window_is_exactly_the_newest_rows() -> None:
     stream = Stream(_policy("window"), seed=0)
     for _ in range(20):
@@ -309,36 +255,6 @@ def test_the_window_is_exactly_the_newest_rows() -> None:
         newest = [*range(max(0, stream.frames - BUDGET), stream.frames)]
         for rows in stream.rows:
             assert rows.frame.tolist() == [PREFIX_FRAME] * PREFIX + newest
-
-
-@pytest.mark.parametrize("frames_per_chunk", [1, 3, 8])
-@pytest.mark.parametrize("capacity", [8, 13, 20])
-def test_uniform_stays_uniform_however_long_the_stream(
-    capacity: int, frames_per_chunk: int
-) -> None:
-    size, frames, seen = 12, np.empty(0, np.int64), 0
-    while seen < 700:
-        new = np.arange(seen, seen + frames_per_chunk)
-        frames, seen = np.append(frames, np.repeat(new, size)), seen + frames_per_chunk
-        if len(frames) > capacity * size:
-            frames = frames[spread_frames(frames, capacity * size)]
-        kept, sizes = np.unique(frames, return_counts=True)
-        assert (sizes == size).all(), "frames are whole"
-        assert (kept[0], kept[-1]) == (0, seen - 1)
-        if seen > capacity:
-            assert len(kept) == capacity, "the budget is used to the frame"
-        if seen > 5 * capacity:
-            gaps = np.diff(kept)
-            # The newest frame came by itself: only the gap before it may be any size.
-            assert gaps[:-1].max() <= 3 * gaps[:-1].min()
-            assert gaps[-1] <= 3 * gaps[:-1].max()
-
-
-def test_uniform_drops_down_to_one_frame_and_then_to_its_newest_rows() -> None:
-    frames = np.repeat(np.arange(3), 12)
-    assert spread_frames(frames, 30).tolist() == [*range(12), *range(24, 36)]
-    assert spread_frames(frames, 13).tolist() == [*range(24, 36)]
-    assert spread_frames(frames, 5).tolist() == [*range(31, 36)]
 
 
 def test_uniform_keeps_whole_frames_in_every_layer() -> None:
@@ -356,14 +272,3 @@ def test_full_keeps_everything_up_to_the_budget() -> None:
     for _ in range(6):
         assert stream.feed(10) is None
     assert [len(rows) for rows in stream.rows] == [PREFIX + BUDGET] * LAYERS
-
-
-@pytest.mark.parametrize("name", POLICY_NAMES)
-def test_a_policy_says_what_it_is(name: str) -> None:
-    policy = _policy(name)
-    assert policy.name == name
-    hierarchical = ("sensory",) + ("working",) * 6 + ("long-term",) * 3
-    assert policy.bands == (hierarchical if name.startswith("hermes") else ("all",) * LAYERS)
-    assert policy.scoring == ("embedding" if name == "hermes-released" else "forward")
-    kinds = {policy.probe_kind(layer) for layer in range(LAYERS)}
-    assert (kinds == {None}) != name.startswith("hermes")

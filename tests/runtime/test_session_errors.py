@@ -1,0 +1,359 @@
+"""What a session refuses, with the text that its caller reads."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hermes_edge.engines.views import Array
+from hermes_edge.errors import (
+    BudgetError,
+    BundleError,
+    EngineError,
+    HermesEdgeError,
+    QuestionError,
+    SettingsError,
+    SourceError,
+)
+from hermes_edge.runtime import ProbeTokens, Runtime, SamplingParams, Session
+
+VisualTokens = Callable[[int, int], Array]
+Snapshot = Callable[[Session], list[bytes]]
+SHORT = SamplingParams(max_new_tokens=4)
+# 2,048 positions less a prefix of 21, a chunk of 256 and a reserve of 512.
+MOST_TOKENS = 1259
+
+
+@pytest.fixture()
+def session(runtime: Runtime, visual_tokens: VisualTokens) -> Session:
+    made = runtime.session(budget_tokens=128, chunk_frames=4, reserve_tokens=256)
+    made.feed_tokens(visual_tokens(2, 1), 3.0)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("question", "text"),
+    [
+        ("", "the question is empty. Ask something"),
+        (" \n", "the question is empty. Ask something"),
+        ([], "the question is empty. Ask something"),
+        (
+            [5] * 253,
+            "the question does not fit the reserve: required question and answer within "
+            "256 tokens, found 253 + 4. Shorten it, lower max_new_tokens, or raise "
+            "reserve_tokens of the session",
+        ),
+        (
+            "\udcff?",
+            "the question is not text: required UTF-8, found '\\udcff?'. Set a UTF-8 "
+            "locale, for example LC_ALL=C.UTF-8",
+        ),
+        ([5, 512], "token id outside the vocabulary: required 0 to 511, found 512"),
+        ([-1], "token id outside the vocabulary: required 0 to 511, found -1"),
+    ],
+)
+def test_questions_that_cannot_be_asked(
+    session: Session, snapshot: Snapshot, question: str | Sequence[int], text: str
+) -> None:
+    before = snapshot(session)
+    with pytest.raises(QuestionError) as caught:
+        session.ask(question, SHORT)
+    assert str(caught.value) == text
+    assert snapshot(session) == before
+    assert len(session.ask([5], SHORT).token_ids) == 4
+
+
+def test_a_question_before_any_frame(runtime: Runtime, visual_tokens: VisualTokens) -> None:
+    session = runtime.session(budget_tokens=256)
+    with pytest.raises(QuestionError) as caught:
+        session.ask("What is it?")
+    assert str(caught.value) == "nothing has been seen yet. Feed at least one frame before asking"
+    session.feed_tokens(visual_tokens(1, 0), 0.0)
+    assert session.ask("What is it?", SHORT).token_ids
+
+
+@pytest.mark.parametrize(
+    ("at", "text"),
+    [
+        (2.0, "time runs backwards: required at >= 3 s, found 2 s"),
+        (float("nan"), "time runs backwards: required at >= 3 s, found nan s"),
+        (float("inf"), "time runs backwards: required at >= 3 s, found inf s"),
+        ([3.5, 3.25], "time runs backwards: required at >= 3.5 s, found 3.25 s"),
+        ([4.0], "wrong number of times: required 2, found 1"),
+    ],
+)
+def test_times_that_cannot_be(
+    session: Session,
+    visual_tokens: VisualTokens,
+    snapshot: Snapshot,
+    at: float | list[float],
+    text: str,
+) -> None:
+    before = snapshot(session)
+    with pytest.raises(SourceError) as caught:
+        session.feed_tokens(visual_tokens(2, 0), at)
+    assert str(caught.value) == text
+    assert snapshot(session) == before
+    assert session.memory().newest_s == 3.0
+
+
+def test_frames_cannot_run_backwards_either(session: Session) -> None:
+    with pytest.raises(SourceError, match="required at >= 3 s, found -1 s"):
+        session.feed(np.zeros((32, 32, 3), dtype=np.uint8), -1.0)
+    assert session.memory().frames_seen == 2
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        np.zeros((32, 32, 3), dtype=np.float32),
+        np.zeros((32, 32), dtype=np.uint8),
+        np.zeros((32, 32, 4), dtype=np.uint8),
+        np.zeros((0, 32, 3), dtype=np.uint8),
+    ],
+    ids=lambda frame: f"{frame.dtype}-{frame.ndim}d-{frame.shape[-1]}",
+)
+def test_frames_that_are_no_images(session: Session, frame: Any) -> None:
+    with pytest.raises(SourceError) as caught:
+        session.feed(frame, 4.0)
+    assert "uint8" in str(caught.value.required)
+    assert str(frame.dtype) in str(caught.value.found)
+    assert session.memory().frames_seen == 2
+    assert session.memory().newest_s == 3.0
+
+
+@pytest.mark.parametrize(
+    ("tokens", "found"),
+    [
+        (np.zeros((16, 63), np.float32), "float32 [16, 63]"),
+        (np.zeros((15, 64), np.float32), "float32 [15, 64]"),
+        (np.zeros((0, 64), np.float32), "float32 [0, 64]"),
+        (np.zeros((1, 16, 64), np.float32), "float32 [1, 16, 64]"),
+        (np.zeros((16, 64), np.int64), "int64 [16, 64]"),
+    ],
+)
+def test_visual_tokens_of_another_shape(session: Session, tokens: Array, found: str) -> None:
+    with pytest.raises(SourceError) as caught:
+        session.feed_tokens(tokens, 4.0)
+    assert str(caught.value) == (
+        "visual tokens of another shape: required floating point [F*16, 64], F at least 1, "
+        f"found {found}"
+    )
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_visual_tokens_that_are_not_finite(
+    session: Session, snapshot: Snapshot, value: float
+) -> None:
+    before = snapshot(session)
+    tokens = np.zeros((16, 64), np.float32)
+    tokens[3, 5] = value
+    with pytest.raises(SourceError) as caught:
+        session.feed_tokens(tokens, 4.0)
+    assert str(caught.value) == "visual tokens that are not finite. Check the encoder"
+    assert snapshot(session) == before
+
+
+SMALL = "the budget is smaller than a chunk: required at least 256 tokens, found {}. Raise the "
+SMALL += "budget or lower chunk_frames"
+LARGE = "the budget does not fit the model's positions: required at most 1259 tokens (positions "
+LARGE += "less prefix, chunk and reserve), found {}. Lower the budget, chunk_frames or "
+LARGE += "reserve_tokens"
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "text"),
+    [
+        ({"budget_tokens": 255}, BudgetError, SMALL.format(255)),
+        ({"budget_tokens": 0}, BudgetError, SMALL.format(0)),
+        ({"budget_tokens": -7}, BudgetError, SMALL.format(-7)),
+        ({"budget_bytes": 100}, BudgetError, SMALL.format(0)),
+        ({"budget_tokens": MOST_TOKENS + 1}, BudgetError, LARGE.format(MOST_TOKENS + 1)),
+        (
+            {"budget_tokens": 256, "budget_bytes": 1 << 20},
+            BudgetError,
+            "two budgets: required tokens or bytes, found both",
+        ),
+        (
+            {"chunk_frames": 0},
+            SettingsError,
+            "chunk_frames is out of range: required at least 1, found 0",
+        ),
+        (
+            {"reserve_tokens": -5},
+            SettingsError,
+            "reserve_tokens is out of range: required at least 1, found -5",
+        ),
+        (
+            {"policy": "best"},
+            SettingsError,
+            "unknown policy: required hermes, hermes-released, window, uniform, full, found 'best'",
+        ),
+        (
+            {"policy": "window", "scoring": "forward"},
+            SettingsError,
+            "the policy window has neither scoring nor re-indexing to choose: required hermes or "
+            "hermes-released, found window",
+        ),
+    ],
+)
+def test_sessions_that_cannot_be_made(
+    runtime: Runtime, options: dict[str, Any], kind: type[HermesEdgeError], text: str
+) -> None:
+    with pytest.raises(kind) as caught:
+        runtime.session(**options)
+    assert str(caught.value) == text
+
+
+def test_the_largest_budget_can_be_made(runtime: Runtime) -> None:
+    assert runtime.session(budget_tokens=MOST_TOKENS).memory().budget_rows == MOST_TOKENS
+    assert runtime.session().memory().budget_rows == MOST_TOKENS
+
+
+def test_a_budget_in_bytes(runtime: Runtime) -> None:
+    per_token = runtime.manifest.decoder.kv_bytes_per_token(runtime.manifest.precision)
+    session = runtime.session(budget_bytes=300 * per_token + 1)
+    assert session.memory().budget_rows == 300
+
+
+def test_sessions_run_on_the_cpu(demo_bundle: Path) -> None:
+    with pytest.raises(EngineError) as caught:
+        Runtime.load(demo_bundle, device="cuda:0")
+    assert str(caught.value) == (
+        "sessions run on the CPU in this version: required device cpu, found cuda:0"
+    )
+
+
+def test_a_closed_session(session: Session, visual_tokens: VisualTokens) -> None:
+    with session:
+        pass
+    session.close()
+    for call in (
+        lambda: session.feed_tokens(visual_tokens(1, 0), 4.0),
+        lambda: session.feed(np.zeros((32, 32, 3), dtype=np.uint8), 4.0),
+        lambda: session.ask("What?"),
+        session.flush,
+        session.memory,
+        session.rows,
+    ):
+        with pytest.raises(QuestionError) as caught:
+            call()
+        assert str(caught.value) == "the session is closed. Make a new one"
+
+
+def test_a_full_memory_keeps_what_it_has_and_answers(
+    runtime: Runtime, visual_tokens: VisualTokens, snapshot: Snapshot
+) -> None:
+    session = runtime.session(policy="full", budget_tokens=80, reserve_tokens=64)
+    with pytest.raises(BudgetError) as caught:
+        session.feed_tokens(visual_tokens(7, 2), [float(n) for n in range(7)])
+    assert str(caught.value) == (
+        "the memory is full and the policy full never evicts: required at most 80 visual tokens, "
+        "found 80 stored, 16 to come. Raise the budget, or choose a policy that evicts: hermes, "
+        "window, uniform"
+    )
+    before = snapshot(session)
+    for _ in range(2):
+        with pytest.raises(BudgetError, match="the memory is full"):
+            session.feed(np.zeros((32, 32, 3), dtype=np.uint8), 9.0)
+    assert snapshot(session) == before
+    report = session.memory()
+    assert (report.frames_seen, report.newest_s) == (5, 4.0)
+    for rows in session.rows():
+        np.testing.assert_array_equal(rows.frame[21:], np.repeat(np.arange(5), 16))
+    answer = session.ask("What?", SHORT)
+    assert len(answer.token_ids) == 4
+    assert answer.video_time_s == 4.0
+
+
+@pytest.mark.parametrize("rows", [0, 257])
+def test_probes_that_do_not_fit_the_reserve(
+    runtime: Runtime, visual_tokens: VisualTokens, rows: int
+) -> None:
+    session = runtime.session(
+        budget_tokens=64,
+        chunk_frames=4,
+        reserve_tokens=256,
+        probes=lambda _: ProbeTokens((5,) * rows, ()),
+    )
+    with pytest.raises(SettingsError) as caught:
+        session.feed_tokens(visual_tokens(8, 2), 0.0)
+    assert str(caught.value) == (
+        f"the probes do not fit the reserve: required 1 to 256 tokens together, found {rows}. "
+        "Shorten them or raise reserve_tokens"
+    )
+
+
+@pytest.fixture(scope="module")
+def textless(demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Runtime:
+    """The bundle without tokenizer, vision tower and embedding probe."""
+    folder = tmp_path_factory.mktemp("textless") / "bundle"
+    shutil.copytree(demo_bundle, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    gone = {"tokenizer.json", "chat_template.jinja", "vision.onnx", "embedding_probe.onnx"}
+    for name in gone:
+        (folder / name).unlink()
+    manifest["files"] = [record for record in manifest["files"] if record["path"] not in gone]
+    manifest["vision"] = None
+    del manifest["graphs"]["vision"], manifest["graphs"]["embedding_probe"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return Runtime.load(folder, threads=1)
+
+
+def test_a_bundle_without_tokenizer_takes_ids_alone(
+    textless: Runtime, visual_tokens: VisualTokens
+) -> None:
+    probes = ProbeTokens((5, 6), (7,))
+    session = textless.session(
+        budget_tokens=64, chunk_frames=4, prefix_ids=[1, 3, 4], probes=lambda _: probes
+    )
+    session.feed_tokens(visual_tokens(9, 4), 0.0)
+    answer = session.ask([5, 6, 7], SHORT)
+    assert (answer.text, len(answer.token_ids)) == ("", 4)
+    with pytest.raises(QuestionError) as caught:
+        session.ask("What?")
+    assert str(caught.value) == "this bundle has no tokenizer: required token ids, found text"
+
+
+def test_a_bundle_without_tokenizer_needs_prefix_and_probes(textless: Runtime) -> None:
+    with pytest.raises(SettingsError) as caught:
+        textless.session(budget_tokens=256)
+    assert str(caught.value) == (
+        "this bundle has no tokenizer: required prefix_ids, found none given"
+    )
+    with pytest.raises(SettingsError) as caught:
+        textless.session(budget_tokens=256, prefix_ids=[1])
+    assert str(caught.value) == (
+        "the policy hermes scores with probes and this bundle has no tokenizer: required the "
+        "argument probes, found none given. Give probes, or choose the policy window or uniform"
+    )
+    assert textless.session(budget_tokens=256, prefix_ids=[1], policy="window").memory().rows == 1
+
+
+def test_a_bundle_without_vision_takes_visual_tokens_alone(textless: Runtime) -> None:
+    session = textless.session(budget_tokens=256, prefix_ids=[1], policy="window")
+    with pytest.raises(BundleError) as caught:
+        session.feed(np.zeros((32, 32, 3), dtype=np.uint8), 0.0)
+    assert str(caught.value) == (
+        "this bundle has no vision graph. Give visual tokens with feed_tokens()"
+    )
+
+
+def test_embedding_scoring_needs_its_graph(textless: Runtime) -> None:
+    with pytest.raises(BundleError) as caught:
+        textless.session(
+            budget_tokens=256,
+            prefix_ids=[1],
+            policy="hermes-released",
+            probes=lambda _: ProbeTokens((5,), (6,)),
+        )
+    assert str(caught.value) == (
+        f"{textless.bundle.path} has no embedding_probe graph: found compact, decoder, score. "
+        "Export again with: hermes-edge export CHECKPOINT -o BUNDLE --embedding-probe"
+    )
