@@ -112,29 +112,31 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
     )
 
-    config: Path | None = Field(None, description="a path")
-    bundle: Path | None = Field(None, description="a path")
-    policy: str = Field("hermes", description="the name of a policy")
+    config: Path | None = Field(default=None, description="a path")
+    bundle: Path | None = Field(default=None, description="a path")
+    policy: str = Field(default="hermes", description="the name of a policy")
     scoring: Literal["forward", "embedding"] | None = Field(
-        None, description="forward or embedding"
+        default=None, description="forward or embedding"
     )
-    reindexing: Literal["lazy", "eager"] | None = Field(None, description="lazy or eager")
+    reindexing: Literal["lazy", "eager"] | None = Field(default=None, description="lazy or eager")
     budget: Annotated[Budget | None, NoDecode, BeforeValidator(_to_budget)] = Field(
-        None, description=_BUDGET_FORM
+        default=None, description=_BUDGET_FORM
     )
-    fps: float = Field(0.5, gt=0, description="a number above 0")
-    chunk_frames: int | None = Field(None, ge=1, description="a whole number, at least 1")
-    reserve_tokens: int = Field(512, ge=1, description="a whole number, at least 1")
-    system: str | None = Field(None, description="text")
-    max_tokens: int = Field(256, ge=1, description="a whole number, at least 1")
-    temperature: float = Field(0.0, ge=0, description="a number, 0 (greedy) or more")
-    top_p: float = Field(1.0, gt=0, le=1, description="a number above 0 and at most 1")
-    repetition_penalty: float = Field(1.0, gt=0, description="a number above 0 (1 for none)")
-    seed: int | None = Field(None, ge=0, description="a whole number, 0 or more")
+    fps: float = Field(default=0.5, gt=0, description="a number above 0")
+    chunk_frames: int | None = Field(default=None, ge=1, description="a whole number, at least 1")
+    reserve_tokens: int = Field(default=512, ge=1, description="a whole number, at least 1")
+    system: str | None = Field(default=None, description="text")
+    max_tokens: int = Field(default=256, ge=1, description="a whole number, at least 1")
+    temperature: float = Field(default=0.0, ge=0, description="a number, 0 (greedy) or more")
+    top_p: float = Field(default=1.0, gt=0, le=1, description="a number above 0 and at most 1")
+    repetition_penalty: float = Field(
+        default=1.0, gt=0, description="a number above 0 (1 for none)"
+    )
+    seed: int | None = Field(default=None, ge=0, description="a whole number, 0 or more")
     stop: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_to_strings)] = Field(
-        (), description="a text or a list of texts"
+        default=(), description="a text or a list of texts"
     )
-    threads: int = Field(0, ge=0, description="a whole number, 0 (all cores) or more")
+    threads: int = Field(default=0, ge=0, description="a whole number, 0 (all cores) or more")
 
     @field_validator("*", mode="before")
     @classmethod

@@ -117,7 +117,7 @@ class MemoryFigures:
     """Bytes of this process up to the end of the first session's first questions.
 
     Attributes:
-        graph_bytes: ONNX graphs and their weights, as files.
+        graph_bytes: ONNX graphs in use and their weights, as files.
         embedding_bytes: the embedding table's file; it is mapped, and only rows in use are read.
         slab_bytes, spare_bytes: of the session.
         resident_loaded_bytes: resident once the engines were loaded.

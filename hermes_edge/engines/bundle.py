@@ -50,18 +50,19 @@ class EmbeddingTable:
                 header_bytes = int.from_bytes(file.read(8), "little")
                 header = json.loads(file.read(min(header_bytes, 1 << 20)))
                 entry = header[EMBEDDINGS_TENSOR]
+                dtype_name, shape = entry["dtype"], entry["shape"]
+                start = 8 + header_bytes + int(entry["data_offsets"][0])
                 data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError) as error:
             raise BundleError(
                 f"{path} is damaged",
                 required=f"a safetensors file with the tensor {EMBEDDINGS_TENSOR!r}",
                 found=repr(error),
                 fix=_MEND,
             ) from None
-        stored = {"F32": "float32", "F16": "float16"}.get(entry.get("dtype"), entry.get("dtype"))
-        found = f"{stored} {entry.get('shape')}"
+        stored = {"F32": "float32", "F16": "float16"}.get(str(dtype_name), dtype_name)
+        found = f"{stored} {shape}"
         required = f"{dtype} {[vocabulary, width]}"
-        start = 8 + header_bytes + entry["data_offsets"][0]
         nbytes = vocabulary * width * np.dtype(dtype).itemsize
         if found != required or start + nbytes > len(data):
             raise BundleError(

@@ -6,6 +6,7 @@ ONNX Runtime falls back to the CPU without an error when a provider cannot be cr
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -50,10 +51,10 @@ def split_device(device: str) -> tuple[str, int]:
     Raises:
         SettingsError: the name is not ``cpu``, ``cuda`` or ``cuda:N``.
     """
-    kind, _, index = device.partition(":")
-    if kind not in _PROVIDERS or (index and not index.isdecimal()) or device == "cpu:":
+    match = re.fullmatch("(cpu)|(cuda)(?::([0-9]+))?", device)
+    if match is None:
         raise SettingsError("unknown device", required="cpu, cuda or cuda:N", found=repr(device))
-    return kind, int(index or 0)
+    return match[1] or match[2], int(match[3] or 0)
 
 
 class OrtEngine:

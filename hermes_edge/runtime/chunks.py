@@ -96,12 +96,17 @@ class ChunkEncoder:
     def warm_up(self) -> None:
         """The largest calls once: what does not fit fails now, and nothing grows later."""
         shape, store = self._shape, self._store
-        probes = min(MOST_PROBE_ROWS, store.spec.reserve_rows // 2)
+        scores = any(self._policy.probe_kind(layer) for layer in range(len(store.rows)))
+        probes = min(MOST_PROBE_ROWS, store.spec.reserve_rows // 2) if scores else 0
         chunk_rows = shape.chunk_frames * shape.tokens_per_frame
-        self._runner.warm_up(store, min(shape.slice_rows, chunk_rows + probes))
-        if any(self._policy.probe_kind(layer) for layer in range(len(store.rows))):
-            self._scorer.warm_up(store, probes)
-        self._compactor.warm_up(store)
+        # Both probes ride behind a chunk, or make a pass of their own.
+        rows = max(min(shape.slice_rows, chunk_rows + 2 * probes), 2 * probes)
+        # The backend's arena has settled only when every engine has run on what the others left.
+        for _ in range(2):
+            self._runner.warm_up(store, rows, 2 * probes)
+            if scores:
+                self._scorer.warm_up(store, probes)
+            self._compactor.warm_up(store)
 
     def encode_prefix(self, token_ids: Sequence[int]) -> None:
         """The text that stands before everything and is never evicted."""

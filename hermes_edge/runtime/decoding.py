@@ -125,8 +125,9 @@ class DecoderRunner:
         last: Any = self._device.download(logits)[0].copy() if want_logits else None
         return last, queries
 
-    def warm_up(self, store: KVStore, new_rows: int) -> None:
+    def warm_up(self, store: KVStore, new_rows: int, probe_rows: int) -> None:
         """The largest call once, behind a full memory, so that all workspace is claimed now."""
         store.scratch_rows = store.spec.capacity_rows - new_rows
-        self.run(store, np.zeros((new_rows, self._decoder.embedding_width)), want_logits=True)
+        embeds = np.zeros((new_rows, self._decoder.embedding_width))
+        self.run(store, embeds, probe_rows=probe_rows, want_logits=True)
         store.scratch_rows = 0

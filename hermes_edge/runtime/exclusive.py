@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 
 from hermes_edge.errors import QuestionError
 
@@ -11,11 +12,13 @@ class Exclusive:
     """A lock that other threads wait for; the thread that holds it gets an error, not a deadlock.
 
     A streamed answer holds it between two pieces of text, so the same thread can come again.
+    Threads are served in the order in which they came: a busy asker cannot starve the feeder.
     """
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._changed = threading.Condition()
+        self._waiting: deque[object] = deque()
         self._holder: int | None = None
         self._closed = False
 
@@ -27,7 +30,13 @@ class Exclusive:
                     f"{self._name} is busy with a streamed answer",
                     fix="Iterate to its end or close() it first",
                 )
-            self._changed.wait_for(lambda: self._holder is None)
+            ticket = object()
+            self._waiting.append(ticket)
+            try:
+                self._changed.wait_for(lambda: self._holder is None and self._waiting[0] is ticket)
+            finally:
+                self._waiting.remove(ticket)
+                self._changed.notify_all()
             if self._closed:
                 raise QuestionError(f"{self._name} is closed", fix="Make a new one")
             self._holder = me
@@ -35,7 +44,7 @@ class Exclusive:
     def __exit__(self, *_: object) -> None:
         with self._changed:
             self._holder = None
-            self._changed.notify()
+            self._changed.notify_all()
 
     def close(self) -> None:
         """Refuse everyone who comes from now on."""

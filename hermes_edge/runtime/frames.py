@@ -51,6 +51,13 @@ class FrameEncoder:
         self._frames[len(self._times)] = self._resizer.resize(frame)
         self._times.append(at)
 
+    def warm_up(self) -> None:
+        """The largest call once, so that all workspace is claimed now."""
+        # numpy's BLAS keeps the buffers that it takes at its first product.
+        self._resizer.resize(np.zeros((1080, 1920, 3), dtype=np.uint8))
+        self._times = [0.0] * len(self._frames)
+        self.encode()
+
     def encode(self) -> tuple[Array, list[float]]:
         """Visual tokens [F*N, E] and times of all waiting frames; none wait afterwards."""
         times, self._times = self._times, []

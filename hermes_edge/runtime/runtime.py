@@ -47,6 +47,7 @@ class Runtime:
         self._threads = threads
         self._engines: dict[GraphName, Engine] = {}
         self._busy = threading.Lock()
+        self._warm_frames = 0
         self._table = bundle.embeddings()
         has_text = (bundle.path / TOKENIZER_NAME).exists()
         self.codec = TextCodec.open(bundle.path, self.manifest.video_token) if has_text else None
@@ -198,7 +199,7 @@ class Runtime:
         if manifest.vision is None:
             return None
         output = (manifest.decoder.embedding_width, manifest.precision)
-        return FrameEncoder(
+        frames = FrameEncoder(
             self._engine("vision"),
             self._call,
             self._memory,
@@ -206,6 +207,11 @@ class Runtime:
             output,
             shape.slice_frames,
         )
+        # The engine's workspace is shared: only a session of larger slices has to claim more.
+        if shape.slice_frames > self._warm_frames:
+            frames.warm_up()
+            self._warm_frames = shape.slice_frames
+        return frames
 
     def _engine(self, name: GraphName) -> Engine:
         if name not in self._engines:

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
 from typer.testing import CliRunner
 
 from hermes_edge.cli import app
-from hermes_edge.export import make_random_checkpoint
+from hermes_edge.export.progress import quiet_transformers
 from hermes_edge.manifest import read_manifest
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -19,15 +21,35 @@ Cli = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tiny, random weights."""
-    return make_random_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny", "tiny")
+    """A decoder of two layers without vision tower or tokenizer: its export takes seconds."""
+    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    config = Qwen2Config(
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=128,
+        max_position_embeddings=1024,
+        initializer_range=0.3,
+        eos_token_id=0,
+    )
+    torch.manual_seed(0)
+    model = Qwen2ForCausalLM(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.05)
+    with quiet_transformers():
+        model.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
 def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
     """The bundle's folder, and what the export wrote to stdout and stderr."""
     bundle = tmp_path_factory.mktemp("bundles") / "tiny"
-    args = ["export", str(checkpoint), "-o", str(bundle), "--chunk-frames", "8", "--no-verify"]
+    options = ["--chunk-frames", "8", "--tokens-per-frame", "4", "--no-verify"]
+    args = ["export", str(checkpoint), "-o", str(bundle), *options]
     result = CliRunner().invoke(app, args, env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.stderr
     return bundle, result.stdout, result.stderr
@@ -36,11 +58,12 @@ def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
 @pytest.mark.slow
 def test_export_shows_every_stage_and_the_result(exported: tuple[Path, str, str]) -> None:
     bundle, stdout, stderr = exported
-    assert re.fullmatch(rf"tiny -> {bundle} \(\d\.\d MiB\)\n", stdout)
+    assert re.fullmatch(rf"tiny -> {bundle} \([\d,]+ B\)\n", stdout)
     assert "decoder" in stderr
-    assert re.search(r"decoder\s+\d+\.\d s\s+1\.\d MiB", stderr)
+    assert re.search(r"decoder\s+\d+\.\d s\s+[\d,]+ B", stderr)
     manifest = read_manifest(bundle)
-    assert (manifest.chunk_frames, manifest.precision, manifest.parity) == (8, "fp32", None)
+    assert (manifest.chunk_frames, manifest.tokens_per_frame) == (8, 4)
+    assert (manifest.precision, manifest.parity) == ("fp32", None)
 
 
 @pytest.mark.slow
@@ -59,7 +82,7 @@ def test_verify_against_the_checkpoint(
 def test_existing_bundle_is_not_replaced(
     cli: Cli, checkpoint: Path, exported: tuple[Path, str, str]
 ) -> None:
-    code, stdout, stderr = cli("export", checkpoint, "-o", exported[0])
+    code, stdout, stderr = cli("export", checkpoint, "-o", exported[0], "--tokens-per-frame", 4)
     assert (code, stdout) == (10, "")
     assert "--overwrite" in stderr
 

@@ -88,6 +88,21 @@ def test_the_command_line_imports_nothing_heavy() -> None:
     assert not {"torch", "transformers", "onnx", "onnxruntime", "cv2", "tokenizers"} & {*modules}
 
 
+def test_answering_needs_no_torch_and_no_onnx(video: Path) -> None:
+    args = ["run", str(video), "--bundle", str(DEMO_BUNDLE), "--ask", "0:02 A?"]
+    code = (
+        "import sys; from hermes_edge.cli import app; "
+        f"app({[*args, '--max-tokens', '2']!r}, standalone_mode=False); "
+        "print(' '.join(sys.modules))"
+    )
+    stdout = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
+    modules = {*stdout.splitlines()[-1].split()}
+    assert "onnxruntime" in modules
+    assert not {"torch", "transformers", "onnx", "onnxscript"} & modules
+
+
 def test_memory_of_process_and_machine() -> None:
     available = available_bytes()
     assert 1 << 20 < resident_bytes()

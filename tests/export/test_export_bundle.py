@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import resource
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -196,3 +198,21 @@ def test_a_place_that_is_no_folder_is_named(qwen2: Path, tmp_path: Path) -> None
     with pytest.raises(StorageError) as caught:
         export_checkpoint(qwen2, target, tokens_per_frame=4)
     assert str(caught.value).startswith(f"cannot write {target}: ")
+
+
+def test_missing_packages_are_named() -> None:
+    code = "import hermes_edge.export"
+    # Without site-packages nothing but the standard library is there.
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert done.returncode != 0
+    packages = "torch, transformers, onnx, onnxscript, onnxruntime, huggingface_hub"
+    assert done.stderr.splitlines()[-1] == (
+        "hermes_edge.errors.DependencyError: exporting needs more packages: "
+        f"required {packages}, found no {packages}. "
+        "Install them with: pip install 'hermes-edge[export]'"
+    )

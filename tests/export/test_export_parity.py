@@ -120,15 +120,14 @@ def test_wrong_arithmetic_is_found_without_a_checkpoint(llava_bundle: Path, tmp_
     )
 
 
-def test_cached_rows_that_are_not_seen_are_found(llava_bundle: Path, tmp_path: Path) -> None:
-    def forget_the_past(model: onnx.ModelProto) -> None:
+def test_cached_rows_that_are_not_used_are_found(llava_bundle: Path, tmp_path: Path) -> None:
+    def take_keys_for_values(model: onnx.ModelProto) -> None:
         for node in model.graph.node:
             for index, name in enumerate(node.input):
                 if name == "past_key_values.9.value":
-                    # Every other cached value of the last layer is taken for its neighbour.
                     node.input[index] = "past_key_values.9.key"
 
-    bundle = damaged(llava_bundle, tmp_path / "bundle", "decoder", forget_the_past)
+    bundle = damaged(llava_bundle, tmp_path / "bundle", "decoder", take_keys_for_values)
     with pytest.raises(ParityError) as caught:
         verify_bundle(bundle)
     assert "logits, chunks and whole: required at most 0.0001" in str(caught.value)
