@@ -118,7 +118,10 @@ class Session:
             shape = (self._parts.shape.tokens_per_frame, self._parts.width)
             tokens = checked_tokens(visual_tokens, shape)
             count = len(tokens) // self._parts.shape.tokens_per_frame
-            times = [float(at)] * count if isinstance(at, (int, float)) else [*map(float, at)]
+            given = np.asarray(at, dtype=np.float64)
+            times: list[float] = (
+                given.reshape(-1) if given.ndim else np.full(count, given)
+            ).tolist()
             if len(times) != count:
                 raise SourceError("wrong number of times", required=count, found=len(times))
             self._check_time(times)
