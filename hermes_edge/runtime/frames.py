@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -87,3 +89,16 @@ def checked_tokens(visual_tokens: Array, shape: tuple[int, int]) -> Array:
     if not np.isfinite(tokens).all():
         raise SourceError("visual tokens that are not finite", fix="Check the encoder")
     return tokens
+
+
+def frame_times(at: float | Sequence[float], count: int) -> list[float]:
+    """Seconds of ``count`` frames, from one time for all of them or one for each.
+
+    Raises:
+        SourceError: another number of times.
+    """
+    given = np.asarray(at, dtype=np.float64)
+    times = np.full(count, given) if given.ndim == 0 else given
+    if times.shape != (count,):
+        raise SourceError("wrong number of times", required=count, found=times.size)
+    return [float(time) for time in times]

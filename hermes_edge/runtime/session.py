@@ -21,7 +21,7 @@ from hermes_edge.runtime.answers import Answer, AnswerRun, AnswerStream
 from hermes_edge.runtime.chunks import ChunkEncoder, ChunkShape, StageTimes
 from hermes_edge.runtime.decoding import DecoderRunner
 from hermes_edge.runtime.exclusive import Exclusive
-from hermes_edge.runtime.frames import FrameEncoder, checked_tokens
+from hermes_edge.runtime.frames import FrameEncoder, checked_tokens, frame_times
 from hermes_edge.runtime.report import MemoryReport, report_bands, report_layers
 from hermes_edge.runtime.sampling import SamplingParams
 from hermes_edge.runtime.scoring import ProbeTokens
@@ -118,12 +118,7 @@ class Session:
             shape = (self._parts.shape.tokens_per_frame, self._parts.width)
             tokens = checked_tokens(visual_tokens, shape)
             count = len(tokens) // self._parts.shape.tokens_per_frame
-            given = np.asarray(at, dtype=np.float64)
-            times: list[float] = (
-                given.reshape(-1) if given.ndim else np.full(count, given)
-            ).tolist()
-            if len(times) != count:
-                raise SourceError("wrong number of times", required=count, found=len(times))
+            times = frame_times(at, count)
             self._check_time(times)
             self._encode_waiting()
             self._append(tokens, times)
