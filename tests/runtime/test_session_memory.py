@@ -176,7 +176,7 @@ print(session.memory().frames_seen, resident_bytes() - before)
 
 @pytest.mark.slow
 def test_memory_stays_flat_from_the_first_frame(demo_bundle: Path) -> None:
-    frames = 2000
+    frames = 5008  # whole chunks
     done = subprocess.run(
         [sys.executable, "-c", FEED, str(demo_bundle), str(frames)],
         capture_output=True,
