@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-FloorKind = Literal["arithmetic", "reads"]
+FloorKind = Literal["flops", "reads"]
 
 
 @dataclass(frozen=True, slots=True)

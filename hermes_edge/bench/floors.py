@@ -29,5 +29,5 @@ def _floor(flops: int, nbytes: int, rates: RateFigures) -> Floor:
     arithmetic_ms = flops / rates.sgemm_gflop_per_s / 1e6
     reads_ms = nbytes / rates.read_gbyte_per_s / 1e6
     if arithmetic_ms >= reads_ms:
-        return Floor(arithmetic_ms, "arithmetic")
+        return Floor(arithmetic_ms, "flops")
     return Floor(reads_ms, "reads")

@@ -49,7 +49,7 @@ def test_many_tokens_are_bound_by_arithmetic(rows: int) -> None:
     # Query times key and weight times value, 2 heads of 4, over the rows that are seen on average.
     attention = 2 * 2 * 2 * 4 * (rows + 10)
     flops = 20 * (2 * (WEIGHTS - 256) + 2 * attention) + 2 * 256
-    assert floor.kind == "arithmetic"
+    assert floor.kind == "flops"
     assert floor.ms == pytest.approx(flops / 1e6)
 
 
