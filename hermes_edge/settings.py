@@ -163,6 +163,7 @@ class _TomlFile(PydanticBaseSettingsSource):
     """The file that flag or environment name; else the default one, if it is there."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        # Abstract in the base class; only __call__ is used, which reads the file as a whole.
         raise NotImplementedError("the file is read as a whole")
 
     def __call__(self) -> dict[str, Any]:
@@ -186,7 +187,7 @@ def load_settings(flags: Mapping[str, object]) -> Settings:
     )
     given = {name: value for name, value in flags.items() if value is not None}
     try:
-        # BaseSettings' own parameters start with an underscore, so that no field can meet them.
+        # mypy cannot match names of flags to fields; pydantic checks names and values itself.
         return Settings(**given)  # type: ignore[arg-type]
     except ValidationError as error:
         raise _as_settings_error(error, given) from None

@@ -14,6 +14,7 @@ if _missing := [name for name in _NEEDED if find_spec(name) is None]:
         fix="Install them with: pip install 'hermes-edge[export]'",
     )
 
+# Below the check (E402), so that a missing package is named instead of failing an import.
 from hermes_edge.export.exporter import export_checkpoint  # noqa: E402
 from hermes_edge.export.parity import verify_bundle  # noqa: E402
 from hermes_edge.export.progress import NoProgress, Progress  # noqa: E402

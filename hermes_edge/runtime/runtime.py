@@ -160,14 +160,16 @@ class Runtime:
         geometry = (self._call, self._memory, decoder, precision)
         store = KVStore(self._memory, decoder, precision, spec)
         rows = min(shape.slice_rows, spec.capacity_rows)
-        limits = DecoderLimits(new_rows=max(rows, spec.reserve_rows), probe_rows=spec.reserve_rows)
+        # The guidance texts are bounded; a caller's own probes may fill the reserve.
+        longest = spec.reserve_rows if probes is not None else 2 * MOST_PROBE_ROWS
+        most_probes = min(longest, spec.reserve_rows)
+        limits = DecoderLimits(new_rows=max(rows, spec.reserve_rows), probe_rows=most_probes)
         runner = DecoderRunner(self._engine("decoder"), *geometry, limits)
         embedding = self._engine("embedding_probe") if policy.scoring == "embedding" else None
-        scorer = Scorer(
-            self._engine("score"), embedding, *geometry, (spec.capacity_rows, spec.reserve_rows)
-        )
+        most = (spec.capacity_rows, most_probes)
+        scorer = Scorer(self._engine("score"), embedding, *geometry, most)
         compactor = Compactor(self._engine("compact"), self._call, self._memory, spec.capacity_rows)
-        source = self._probe_source(probes, policy, spec.reserve_rows)
+        source = self._probe_source(probes, policy, most_probes)
         history = HistoryCell()
         encoder = ChunkEncoder(
             store,

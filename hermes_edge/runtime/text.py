@@ -193,6 +193,7 @@ class Detokenizer:
 class _GenerationTag(Extension):
     """Accepts ``{% generation %}``, with which templates mark answers for training."""
 
+    # Jinja declares it as a plain attribute, which a ClassVar (RUF012) may not override.
     tags = {"generation"}  # noqa: RUF012
 
     def parse(self, parser: Parser) -> list[nodes.Node]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,13 +80,13 @@ def test_a_graph_traced_twice_is_the_same_file(llava_bundle: Path, tmp_path: Pat
     assert (tmp_path / "score.onnx").read_bytes() == (llava_bundle / "score.onnx").read_bytes()
 
 
-def test_progress_reports_every_stage_once(llava_bundle: Path, recorder: object) -> None:
+def test_progress_reports_every_stage_once(llava_bundle: Path, recorder: Any) -> None:
     stages = ["checkpoint", *GRAPHS, "embeddings", "hashes", "reference", "parity"]
-    events = getattr(recorder, "events")  # noqa: B009
-    assert events == [(what, stage) for stage in stages for what in ("started", "finished")]
-    nbytes = getattr(recorder, "nbytes")  # noqa: B009
-    assert nbytes["decoder"] == (llava_bundle / "decoder.onnx").stat().st_size
-    assert nbytes["parity"] == 0
+    assert recorder.events == [
+        (what, stage) for stage in stages for what in ("started", "finished")
+    ]
+    assert recorder.nbytes["decoder"] == (llava_bundle / "decoder.onnx").stat().st_size
+    assert recorder.nbytes["parity"] == 0
 
 
 @pytest.mark.parametrize(
@@ -101,10 +102,10 @@ def test_progress_reports_every_stage_once(llava_bundle: Path, recorder: object)
     ],
 )
 def test_options_are_checked(
-    llava: Path, tmp_path: Path, options: dict[str, object], message: str
+    llava: Path, tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(SettingsError) as caught:
-        export_checkpoint(llava, tmp_path / "bundle", **options)  # type: ignore[arg-type]
+        export_checkpoint(llava, tmp_path / "bundle", **options)
     assert str(caught.value) == message
     assert not list(tmp_path.iterdir())
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hermes_edge.memory import apply_plan, make_policy
 from hermes_edge.memory.base import PREFIX_FRAME, LayerRows, Policy
+from hermes_edge.memory.hermes import HermesPolicy
 
 GOLDEN = Path(os.environ.get("HERMES_EDGE_GOLDEN", Path(__file__).parents[1] / "golden"))
 
@@ -36,7 +37,8 @@ def assert_same_choice(
     ours_only, theirs_only = np.setdiff1d(ours, theirs), np.setdiff1d(theirs, ours)
     if len(ours_only) == 0 and len(theirs_only) == 0:
         return
-    scores = policy.scores(rows, attention)[layer]  # type: ignore[attr-defined]
+    assert isinstance(policy, HermesPolicy)
+    scores = policy.scores(rows, attention)[layer]
     prefix = len(rows[layer]) - len(scores)
     near, far = np.sort(scores[ours_only - prefix]), np.sort(scores[theirs_only - prefix])
     assert len(near) == len(far)
