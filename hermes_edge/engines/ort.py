@@ -57,6 +57,16 @@ def split_device(device: str) -> tuple[str, int]:
     return match[1] or match[2], int(match[3] or 0)
 
 
+def disabled_optimizers(version: str) -> list[str]:
+    """Graph optimizers that must not run in this version of ONNX Runtime.
+
+    FusedMatMul ends the process with a division by zero where a matrix has no rows (S = 0, the
+    first call of a session): seen in 1.20.1 to 1.31.1, not in 1.32.0.
+    """
+    major, minor = (int(part) for part in version.split(".")[:2])
+    return ["MatmulTransposeFusion"] if (major, minor) < (1, 32) else []
+
+
 class OrtEngine:
     """One ONNX graph as an inference session; calls from several threads are safe."""
 
@@ -129,7 +139,12 @@ def _open_session(ort: Any, path: Path, kind: str, index: int, threads: int) -> 
             fix="Install it with: pip uninstall onnxruntime && pip install 'hermes-edge[cuda]'",
         )
     try:
-        return ort.InferenceSession(str(path), options, providers=[provider])
+        return ort.InferenceSession(
+            str(path),
+            options,
+            providers=[provider],
+            disabled_optimizers=disabled_optimizers(ort.__version__),
+        )
     except Exception as error:
         raise EngineError(f"ONNX Runtime {ort.__version__} cannot load {path}: {error}") from error
 
