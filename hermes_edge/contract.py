@@ -3,7 +3,7 @@
     vision           in   frames uint8 [F, height, width, 3], already resized
                      out  visual_tokens [F*N, E]
     decoder          in   inputs_embeds [T, E]; position_ids int64 [L, T]; segment_ids int64 [T];
-                          logit_rows int64 [R]; probe_rows int64 [P];
+                          logit_rows int64 [R]; probe_rows int64 [P]; past_visible bool [1];
                           past_key_values.{i}.key/.value [S_i, Hkv, D]
                      out  logits float32 [R, V]; probe_queries [L, P, Hq, D];
                           present.{i}.key/.value [T, Hkv, D], the new rows only
@@ -24,6 +24,10 @@ pass, and scoring reads no weights a second time. Within what it may see, attent
 
 *Row selections.* ``logit_rows`` and ``probe_rows`` index the T new rows; only these rows pay for
 the output head or hand out their queries. Both may be empty.
+
+*An empty memory.* No S_i is ever 0: backends disagree on tensors without rows (ONNX Runtime before
+1.32 ends the process on some). While the memory is empty, one row of any finite content is bound
+as the past and ``past_visible`` is false, so that nobody sees it.
 
 *Compaction.* Row K of the output is the summary: the weighted sum of the folded rows, keys rotated
 by ``fold_delta`` first. With nothing to fold it is zero, and the caller does not commit it.
@@ -110,6 +114,7 @@ def decoder_graph(decoder: DecoderSpec, precision: Precision) -> GraphSpec:
         TensorSpec("segment_ids", "int64", ("T",)),
         TensorSpec("logit_rows", "int64", ("R",)),
         TensorSpec("probe_rows", "int64", ("P",)),
+        TensorSpec("past_visible", "bool", (1,)),
     ]
     outputs = [
         TensorSpec("logits", "float32", ("R", decoder.vocabulary)),

@@ -25,6 +25,7 @@ from hermes_edge.errors import CheckpointError
 from hermes_edge.export.checkpoint import DTYPES, Checkpoint
 from hermes_edge.export.decoder import EMBEDDINGS, decoder_tensors
 from hermes_edge.export.progress import quiet_transformers
+from hermes_edge.export.reference import cache_argument
 from hermes_edge.runtime import SamplingParams, Session
 from hermes_edge.spec import DecoderSpec
 
@@ -150,9 +151,9 @@ class LanguageModel:
         output = self.model(
             input_ids=torch.tensor([[*ids]]),
             position_ids=torch.arange(position, position + len(ids))[None],
-            past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
+            **cache_argument(self.model, cache),
         )
         logits: Array = output.logits[0, -1].float().numpy()
         return logits

@@ -85,10 +85,12 @@ class Caches:
             "segment_ids": np.zeros(rows) if segments is None else np.array(segments),
             "logit_rows": np.array(logit_rows, np.int64),
             "probe_rows": np.array(probe_rows, np.int64),
+            "past_visible": np.array([start > 0]),
         }
+        nothing = np.zeros((1, *self.keys.shape[2:]), np.float32)
         for layer in range(layers):
-            inputs[past_key(layer)] = self.keys[layer]
-            inputs[past_value(layer)] = self.values[layer]
+            inputs[past_key(layer)] = self.keys[layer] if start else nothing
+            inputs[past_value(layer)] = self.values[layer] if start else nothing
         outputs = call(self.engine, inputs)
         return Pass(
             logits=outputs["logits"],

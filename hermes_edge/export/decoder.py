@@ -3,9 +3,9 @@
     inputs_embeds [T, E]       position_ids [L, T]      segment_ids [T]
     past keys, values [S_i, Hkv, D] of layer i, keys rotated
 
-What differs from the original in form, not in result: one matrix for query, key and value, one for
-gate and up; weights stored [in, out]; all layers' rotations at once; no key or value is repeated
-for the query heads that share it; the output head sees the asked rows only.
+What differs from the original in form, not in result: one matrix for query, key and value; weights
+stored [in, out]; all layers' rotations at once; no key or value is repeated for the query heads
+that share it; behind the last layer's keys and values, only rows whose logits are asked for go on.
 
 Rows between layers stay fp32 in either precision: adding in half precision loses, over 24 layers,
 more than it saves on [T, E] elements.
@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hermes_edge.export.attention import attend
 from hermes_edge.export.rotary import inverse_frequencies, rotate, rotations
 from hermes_edge.export.weights import Weights
 from hermes_edge.spec import DecoderSpec
@@ -60,43 +61,6 @@ def layer_prefix(layer: int) -> str:
     return f"language_model.layers.{layer}."
 
 
-def attend(
-    queries: Tensor,
-    past_keys: Tensor,
-    past_values: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    block_mask: Tensor,
-) -> Tensor:
-    """Grouped-query attention of T rows to S cached and T new ones; softmax in fp32.
-
-    The mask touches the new rows' block alone, for every row sees the whole past; so the past is
-    never joined to the new keys. Joining the values costs less than cutting the weights apart.
-
-    Args:
-        queries: [T, Hq, D], rotated.
-        past_keys, past_values: [S, Hkv, D]; S may be 0.
-        keys, values: [T, Hkv, D], the keys rotated.
-        block_mask: fp32 [T, T], 0 where row i sees new row j, else -inf.
-
-    Returns:
-        [T, Hq * D].
-    """
-    rows, query_heads, head_size = queries.shape
-    kv_heads = keys.shape[1]
-    group = query_heads // kv_heads
-    grouped = (queries * (1.0 / math.sqrt(head_size))).view(rows, kv_heads, group, head_size)
-    grouped = grouped.permute(1, 2, 0, 3).reshape(kv_heads, group * rows, head_size)
-    past_scores = (grouped @ past_keys.permute(1, 2, 0)).to(torch.float32)
-    new_scores = (grouped @ keys.permute(1, 2, 0)).to(torch.float32)
-    new_scores = new_scores.view(kv_heads, group, rows, rows) + block_mask
-    new_scores = new_scores.view(kv_heads, group * rows, rows)
-    weights = torch.cat((past_scores, new_scores), dim=-1).softmax(dim=-1).to(queries.dtype)
-    mixed = weights @ torch.cat((past_values, values)).permute(1, 0, 2)
-    mixed = mixed.view(kv_heads, group, rows, head_size).permute(2, 0, 1, 3)
-    return mixed.reshape(rows, query_heads * head_size)
-
-
 def segment_mask(segment_ids: Tensor) -> Tensor:
     """fp32 [T, T]: 0 where j <= i and j is of segment 0 or of i's own segment, else -inf."""
     rows = torch.arange(segment_ids.shape[0])
@@ -117,8 +81,9 @@ class RmsNorm(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """fp32 [T, E] to fp32 [T, E]."""
+        # Divided, not multiplied by a reciprocal: ONNX Runtime fuses this form into one operator.
         mean_square = rows.square().mean(-1, keepdim=True)
-        return rows * torch.rsqrt(mean_square + self.eps) * self.weight
+        return rows / (mean_square + self.eps).sqrt() * self.weight
 
 
 class DecoderLayer(nn.Module):
@@ -143,7 +108,8 @@ class DecoderLayer(nn.Module):
         self.qkv = fused(*(f"{name}.weight" for name in projections))
         self.qkv_bias = nn.Buffer(torch.cat([load(f"{name}.bias") for name in projections]))
         self.out = fused("self_attn.o_proj.weight")
-        self.gate_up = fused("mlp.gate_proj.weight", "mlp.up_proj.weight")
+        self.gate = fused("mlp.gate_proj.weight")
+        self.up = fused("mlp.up_proj.weight")
         self.down = fused("mlp.down_proj.weight")
 
     def project(self, hidden: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -158,8 +124,8 @@ class DecoderLayer(nn.Module):
 
     def feed_forward(self, hidden: Tensor) -> Tensor:
         """fp32 [T, E] to fp32 [T, E]: down(silu(gate) * up)."""
-        gate, up = (self.mlp_norm(hidden).to(self.dtype) @ self.gate_up).chunk(2, dim=-1)
-        product: Tensor = (F.silu(gate) * up) @ self.down
+        rows = self.mlp_norm(hidden).to(self.dtype)
+        product: Tensor = (F.silu(rows @ self.gate) * (rows @ self.up)) @ self.down
         return product.to(torch.float32)
 
 
@@ -184,6 +150,7 @@ class Decoder(nn.Module):
         segment_ids: Tensor,
         logit_rows: Tensor,
         probe_rows: Tensor,
+        past_visible: Tensor,
         past: list[Tensor],
     ) -> tuple[Tensor, ...]:
         """Logits [R, V], probe queries [L, P, Hq, D], then every layer's new keys and values.
@@ -194,17 +161,24 @@ class Decoder(nn.Module):
         block_mask = segment_mask(segment_ids)
         cos, sin = rotations(position_ids, self.inv_freq)
         hidden = inputs_embeds.to(torch.float32)
+        # One row more than asked: ONNX Runtime before 1.32 cannot take the maximum of no rows.
+        last_rows = torch.cat((logit_rows, torch.zeros(1, dtype=torch.int64)))
         probes: list[Tensor] = []
         present: list[Tensor] = []
         for index, layer in enumerate(self.layers):
             assert isinstance(layer, DecoderLayer)
             queries, keys, values = layer.project(hidden, cos[index], sin[index])
-            mixed = attend(queries, past[2 * index], past[2 * index + 1], keys, values, block_mask)
-            hidden = hidden + (mixed @ layer.out).to(torch.float32)
-            hidden = hidden + layer.feed_forward(hidden)
             probes.append(queries.index_select(0, probe_rows))
             present += [keys, values]
-        last = self.norm(hidden.index_select(0, logit_rows)).to(self.dtype)
+            if index == len(self.layers) - 1:
+                queries, hidden, block_mask = (
+                    rows.index_select(0, last_rows) for rows in (queries, hidden, block_mask)
+                )
+            past_keys, past_values = past[2 * index : 2 * index + 2]
+            mixed = attend(queries, past_keys, past_values, past_visible, keys, values, block_mask)
+            hidden = hidden + (mixed @ layer.out).to(torch.float32)
+            hidden = hidden + layer.feed_forward(hidden)
+        last = self.norm(hidden[:-1]).to(self.dtype)
         return ((last @ self.head).to(torch.float32), torch.stack(probes), *present)
 
 

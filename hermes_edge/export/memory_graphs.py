@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from hermes_edge.export.attention import group_heads, masked, scores, share_of, softmax
 from hermes_edge.export.rotary import inverse_frequencies, rotate, rotations
 from hermes_edge.spec import DecoderSpec
 
@@ -25,18 +26,14 @@ class Score(nn.Module):
             probe_keys: [P, Hkv, D], rotated; they take their share of the softmax.
             visible: bool [P, P], whether probe row i sees probe row j.
         """
-        probe_rows, query_heads, head_size = queries.shape
-        rows, kv_heads = keys.shape[0], keys.shape[1]
-        group = query_heads // kv_heads
-        grouped = (queries * (1.0 / math.sqrt(head_size))).view(-1, kv_heads, group, head_size)
-        grouped = grouped.permute(1, 2, 0, 3).reshape(kv_heads, group * probe_rows, head_size)
-        memory = (grouped @ keys.permute(1, 2, 0)).to(torch.float32)
-        probe = (grouped @ probe_keys.permute(1, 2, 0)).to(torch.float32)
-        hidden = torch.full((1,), -math.inf)
-        probe = probe.view(kv_heads, group, probe_rows, probe_rows).where(visible, hidden)
-        probe = probe.view(kv_heads, group * probe_rows, probe_rows)
-        weights = torch.cat((memory, probe), dim=-1).softmax(dim=-1)
-        return weights[:, :, :rows].mean(dim=(0, 1))
+        grouped = group_heads(queries, keys.shape[1])
+        mask = torch.zeros(1).where(visible, torch.full((1,), -math.inf))
+        memory, memory_log_sum = softmax(scores(grouped, keys))
+        _, probe_log_sum = softmax(masked(scores(grouped, probe_keys), mask))
+        # The mean as a product: weights are never scaled and summed element by element.
+        share = share_of(memory_log_sum, probe_log_sum).transpose(1, 2)
+        heads_and_rows = queries.shape[0] * queries.shape[1]
+        return (share @ memory).sum(dim=(0, 1)) / heads_and_rows
 
 
 class Compact(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +48,12 @@ class Reference:
     probe_keys: Array
 
 
+def cache_argument(model: Any, cache: DynamicCache) -> dict[str, Any]:
+    """The cache under its name: transformers 5.24 calls it ``cache`` and warns of the older one."""
+    known = inspect.signature(type(model).forward).parameters
+    return {"cache" if "cache" in known else "past_key_values": cache}
+
+
 @torch.inference_mode()
 def run_reference(checkpoint: Checkpoint, samples: Samples) -> Reference:
     """Load the original, run it on the samples, and free it again."""
@@ -64,7 +71,9 @@ def run_reference(checkpoint: Checkpoint, samples: Samples) -> Reference:
     seen = visual if visual is not None else torch.from_numpy(samples.visual_tokens)
     embeds = torch.cat((prefix, seen, question))
     cache = DynamicCache()
-    whole = model(inputs_embeds=embeds[None], past_key_values=cache, logits_to_keep=len(question))
+    whole = model(
+        inputs_embeds=embeds[None], logits_to_keep=len(question), **cache_argument(model, cache)
+    )
     cached: list[Any] = cache.layers
     keys = torch.stack([layer.keys[0] for layer in cached]).transpose(1, 2).clone()
     values = torch.stack([layer.values[0] for layer in cached]).transpose(1, 2).clone()
@@ -104,7 +113,7 @@ def _greedy(model: Any, cache: DynamicCache, logits: Tensor) -> tuple[Array, Arr
     picked_from = [logits]
     for _ in range(GREEDY_TOKENS):
         ids.append(int(picked_from[-1].argmax()))
-        step = model(input_ids=torch.tensor([ids[-1:]]), past_key_values=cache)
+        step = model(input_ids=torch.tensor([ids[-1:]]), **cache_argument(model, cache))
         picked_from.append(step.logits[0, -1])
     return np.array(ids), torch.stack(picked_from[:-1]).numpy()
 

@@ -19,14 +19,14 @@ def inverse_frequencies(head_size: int, theta: float) -> Tensor:
 
 
 def rotations(positions: Tensor, inv_freq: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosines and sines, fp32 [..., 1, D/2], of int64 positions [...]; 1 spans the heads."""
+    """Cosines and signed sines, fp32 [..., 1, D], of int64 positions [...]; 1 spans the heads."""
     angles = positions.to(torch.float32)[..., None, None] * inv_freq
-    return angles.cos(), angles.sin()
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
 
 def rotate(rows: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rows [..., H, D] turned by their angles, in the precision of ``rows``."""
-    half = rows.shape[-1] // 2
-    first, second = torch.split(rows.to(torch.float32), half, dim=-1)
-    turned = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
-    return turned.to(rows.dtype)
+    wide = rows.to(torch.float32)
+    first, second = torch.split(wide, rows.shape[-1] // 2, dim=-1)
+    return (wide * cos + torch.cat((second, first), dim=-1) * sin).to(rows.dtype)

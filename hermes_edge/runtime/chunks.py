@@ -27,9 +27,6 @@ from hermes_edge.runtime.decoding import DecoderRunner
 from hermes_edge.runtime.scoring import ProbeTokens, Scorer
 from hermes_edge.runtime.store import KVStore
 
-# Of one guidance text with history; bounds the score engine's workspace of Hq * P * (S + P).
-MOST_PROBE_ROWS = 128
-
 
 @dataclass(slots=True)
 class StageTimes:
@@ -46,16 +43,35 @@ class StageTimes:
 
 @dataclass(frozen=True, slots=True)
 class ChunkShape:
-    """How frames are grouped."""
+    """How frames are grouped, and the most rows of a pass, of a probe and of both probes."""
 
     tokens_per_frame: int
     chunk_frames: int
     slice_rows: int
+    one_probe_rows: int
+    both_probe_rows: int
 
     @property
     def slice_frames(self) -> int:
         """Whole frames that one slice holds; at least one, at most a chunk."""
         return min(max(self.slice_rows // self.tokens_per_frame, 1), self.chunk_frames)
+
+
+@dataclass(frozen=True, slots=True)
+class LargestCalls:
+    """What sizes the engines' workspace.
+
+    Attributes:
+        new_rows: of the longest pass.
+        probe_rows: of one probe.
+        query_rows: of the probes that one pass holds.
+        capacity_rows: of a slab.
+    """
+
+    new_rows: int
+    probe_rows: int
+    query_rows: int
+    capacity_rows: int
 
 
 def slice_rows_for(workspace_bytes: int, query_heads: int, capacity_rows: int) -> int:
@@ -93,20 +109,24 @@ class ChunkEncoder:
         """Frames until the chunk closes."""
         return self._shape.chunk_frames - self._frames_in_chunk
 
-    def warm_up(self) -> None:
+    def warm_up(self, largest: LargestCalls) -> None:
         """The largest calls once: what does not fit fails now, and nothing grows later."""
-        shape, store = self._shape, self._store
-        scores = any(self._policy.probe_kind(layer) for layer in range(len(store.rows)))
-        probes = min(MOST_PROBE_ROWS, store.spec.reserve_rows // 2) if scores else 0
-        chunk_rows = shape.chunk_frames * shape.tokens_per_frame
-        # Both probes ride behind a chunk, or make a pass of their own.
-        rows = max(min(shape.slice_rows, chunk_rows + 2 * probes), 2 * probes)
         # The backend's arena has settled only when every engine has run on what the others left.
         for _ in range(2):
-            self._runner.warm_up(store, rows, 2 * probes)
-            if scores:
-                self._scorer.warm_up(store, probes)
-            self._compactor.warm_up(store)
+            self._runner.warm_up(self._store, largest.new_rows, largest.query_rows)
+            if largest.probe_rows:
+                self._scorer.warm_up(self._store, largest.probe_rows)
+            self._compactor.warm_up(self._store)
+
+    def largest_calls(self) -> LargestCalls:
+        """What this session may ask of the engines."""
+        shape, store = self._shape, self._store
+        scores = any(self._policy.probe_kind(layer) for layer in range(len(store.rows)))
+        one, both = (shape.one_probe_rows, shape.both_probe_rows) if scores else (0, 0)
+        # Both probes ride behind a chunk; where they do not fit, each makes a pass of its own.
+        chunk_rows = shape.chunk_frames * shape.tokens_per_frame
+        new_rows = max(min(shape.slice_rows, chunk_rows + both), one)
+        return LargestCalls(new_rows, one, min(both, new_rows), store.spec.capacity_rows)
 
     def encode_prefix(self, token_ids: Sequence[int]) -> None:
         """The text that stands before everything and is never evicted."""
@@ -133,11 +153,13 @@ class ChunkEncoder:
         times = np.repeat(np.asarray(times_s, dtype=np.float64), tokens)
         began = time.perf_counter()
         queries, done = None, 0
-        for rows in self._slices(embeds):
+        rides = probes is not None and len(probes) < self._shape.slice_rows
+        behind = len(probes) if probes is not None and rides else 0
+        for rows in self._slices(embeds, behind):
             span = slice(done, done + len(rows))
             done += len(rows)
-            rides = probes is not None and done == len(embeds) and self._may_ride(rows, probes)
-            queries = self._pass(rows, frames[span], times[span], probes if rides else None)
+            last = rides and done == len(embeds)
+            queries = self._pass(rows, frames[span], times[span], probes if last else None)
         self.times.encode_ms += _ms_since(began)
         self.times.frames += count
         self._frames_in_chunk += count
@@ -162,12 +184,13 @@ class ChunkEncoder:
         if plan is not None:
             self._compactor.carry_out(self._store, plan)
 
-    def _slices(self, embeds: Array) -> list[Array]:
+    def _slices(self, embeds: Array, behind: int = 0) -> list[Array]:
+        """Cut so that ``behind`` more rows fit into the last slice's pass."""
         size = self._shape.slice_rows
-        return [embeds[start : start + size] for start in range(0, len(embeds), size)]
-
-    def _may_ride(self, rows: Array, probes: ProbeTokens) -> bool:
-        return len(rows) + len(probes) <= self._shape.slice_rows
+        cut = max(len(embeds) - (size - behind), 0)
+        return [embeds[start : min(start + size, cut)] for start in range(0, cut, size)] + [
+            embeds[cut:]
+        ]
 
     def _pass(
         self, embeds: Array, frames: Int64Array, times: Float64Array, probes: ProbeTokens | None
@@ -214,13 +237,18 @@ class ChunkEncoder:
             return self._scorer.from_embeddings(
                 self._store, self._policy, self._probes(), self._table
             )
-        if queries is None:
-            # No room behind the chunk's last slice: the probes make a pass of their own.
-            nothing = self._table.lookup(())
-            empty = np.empty(0, dtype=np.int64)
-            queries = self._pass(nothing, empty, np.empty(0), probes)
-        assert queries is not None
-        return self._scorer.from_queries(self._store, self._policy, probes, queries)
+        if queries is not None:
+            return self._scorer.from_queries(self._store, self._policy, probes, queries)
+        # No room behind the chunk's last slice: the probes make passes of their own.
+        nothing = self._table.lookup(())
+        empty = np.empty(0, dtype=np.int64)
+        attention: list[Float32Array | None] = [None] * len(self._store.rows)
+        for part in (probes,) if len(probes) <= self._shape.slice_rows else probes.apart():
+            queries = self._pass(nothing, empty, np.empty(0), part)
+            assert queries is not None
+            scores = self._scorer.from_queries(self._store, self._policy, part, queries)
+            attention = [b if a is None else a for a, b in zip(attention, scores, strict=True)]
+        return attention
 
 
 def _ms_since(began: float) -> float:

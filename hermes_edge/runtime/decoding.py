@@ -72,6 +72,7 @@ class DecoderRunner:
         self._segments = Staging(device, rows, "int64")
         self._logit_rows = Staging(device, 1, "int64")
         self._probe_rows = Staging(device, probes, "int64")
+        self._past_visible = Staging(device, 1, "bool")
         self._logits = Staging(device, decoder.vocabulary, "float32")
         self._queries = Staging(device, probes * query_elements, dtype)
 
@@ -118,6 +119,7 @@ class DecoderRunner:
             "segment_ids": self._segments.put(segments),
             "logit_rows": self._logit_rows.put(wanted),
             "probe_rows": self._probe_rows.put(probes),
+            "past_visible": self._past_visible.put(np.array([not store.empty])),
             **past,
         }
         outputs = {"logits": logits, "probe_queries": queries, **present}

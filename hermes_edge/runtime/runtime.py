@@ -10,15 +10,21 @@ from hermes_edge.contract import GraphName
 from hermes_edge.engines import Bundle, CpuDevice, Engine, View
 from hermes_edge.errors import BudgetError, EngineError, SettingsError
 from hermes_edge.manifest import TOKENIZER_NAME, Manifest
-from hermes_edge.memory import History, make_policy, probe_texts
+from hermes_edge.memory import make_policy
 from hermes_edge.memory.base import Policy, Scoring
 from hermes_edge.memory.hermes import Reindexing
-from hermes_edge.runtime.chunks import MOST_PROBE_ROWS, ChunkEncoder, ChunkShape, slice_rows_for
+from hermes_edge.runtime.chunks import ChunkEncoder, ChunkShape, LargestCalls, slice_rows_for
 from hermes_edge.runtime.compaction import Compactor
 from hermes_edge.runtime.decoding import DecoderLimits, DecoderRunner
 from hermes_edge.runtime.frames import FrameEncoder
-from hermes_edge.runtime.scoring import ProbeTokens, Scorer
-from hermes_edge.runtime.session import HistoryCell, ProbeSource, Session, SessionParts
+from hermes_edge.runtime.probes import (
+    ProbeSource,
+    bounded,
+    guidance_source,
+    most_probe_rows,
+)
+from hermes_edge.runtime.scoring import Scorer
+from hermes_edge.runtime.session import HistoryCell, Session, SessionParts
 from hermes_edge.runtime.store import KVStore
 from hermes_edge.runtime.text import TextCodec
 from hermes_edge.spec import MemorySpec
@@ -47,7 +53,7 @@ class Runtime:
         self._threads = threads
         self._engines: dict[GraphName, Engine] = {}
         self._busy = threading.Lock()
-        self._warm_frames = 0
+        self._warm: set[tuple[LargestCalls, int]] = set()
         self._table = bundle.embeddings()
         has_text = (bundle.path / TOKENIZER_NAME).exists()
         self.codec = TextCodec.open(bundle.path, self.manifest.video_token) if has_text else None
@@ -143,13 +149,16 @@ class Runtime:
             reindexing=reindexing,
         )
         spec = MemorySpec(len(prefix), budget, chunk_rows, reserve_tokens)
+        one_probe_rows, both_probe_rows = most_probe_rows(reserve_tokens, given=probes is not None)
         shape = ChunkShape(
             tokens_per_frame=manifest.tokens_per_frame,
             chunk_frames=chunk,
             slice_rows=slice_rows_for(workspace_bytes, decoder.query_heads, spec.capacity_rows),
+            one_probe_rows=one_probe_rows,
+            both_probe_rows=both_probe_rows,
         )
         parts = self._parts(spec, shape, kept, probes)
-        parts.encoder.warm_up()
+        self._warm_up(parts)
         parts.encoder.encode_prefix(prefix)
         return Session(parts)
 
@@ -160,16 +169,18 @@ class Runtime:
         geometry = (self._call, self._memory, decoder, precision)
         store = KVStore(self._memory, decoder, precision, spec)
         rows = min(shape.slice_rows, spec.capacity_rows)
-        # The guidance texts are bounded; a caller's own probes may fill the reserve.
-        longest = spec.reserve_rows if probes is not None else 2 * MOST_PROBE_ROWS
-        most_probes = min(longest, spec.reserve_rows)
-        limits = DecoderLimits(new_rows=max(rows, spec.reserve_rows), probe_rows=most_probes)
+        limits = DecoderLimits(
+            new_rows=max(rows, spec.reserve_rows), probe_rows=shape.both_probe_rows
+        )
         runner = DecoderRunner(self._engine("decoder"), *geometry, limits)
         embedding = self._engine("embedding_probe") if policy.scoring == "embedding" else None
-        most = (spec.capacity_rows, most_probes)
+        most = (spec.capacity_rows, shape.both_probe_rows)
         scorer = Scorer(self._engine("score"), embedding, *geometry, most)
         compactor = Compactor(self._engine("compact"), self._call, self._memory, spec.capacity_rows)
-        source = self._probe_source(probes, policy, most_probes)
+        used = any(policy.probe_kind(layer) for layer in range(decoder.layers))
+        source = probes or guidance_source(
+            self.codec, policy.name if used else None, shape.one_probe_rows
+        )
         history = HistoryCell()
         encoder = ChunkEncoder(
             store,
@@ -179,7 +190,7 @@ class Runtime:
             compactor,
             self._table,
             shape,
-            lambda: source(history.last),
+            lambda: bounded(source(history.last), shape.both_probe_rows),
         )
         return SessionParts(
             store=store,
@@ -201,7 +212,7 @@ class Runtime:
         if manifest.vision is None:
             return None
         output = (manifest.decoder.embedding_width, manifest.precision)
-        frames = FrameEncoder(
+        return FrameEncoder(
             self._engine("vision"),
             self._call,
             self._memory,
@@ -209,11 +220,16 @@ class Runtime:
             output,
             shape.slice_frames,
         )
-        # The engine's workspace is shared: only a session of larger slices has to claim more.
-        if shape.slice_frames > self._warm_frames:
-            frames.warm_up()
-            self._warm_frames = shape.slice_frames
-        return frames
+
+    def _warm_up(self, parts: SessionParts) -> None:
+        """Claim the workspace, which the engines share, once for sessions of one shape."""
+        largest = (parts.encoder.largest_calls(), parts.shape.slice_frames)
+        if largest not in self._warm:
+            # The decoder first: what the others need fits into its workspace.
+            parts.encoder.warm_up(largest[0])
+            if parts.frames is not None:
+                parts.frames.warm_up()
+            self._warm.add(largest)
 
     def _engine(self, name: GraphName) -> Engine:
         if name not in self._engines:
@@ -234,40 +250,6 @@ class Runtime:
                 "this bundle has no tokenizer", required="prefix_ids", found="none given"
             )
         return tuple(self.codec.prefix_ids(system))
-
-    def _probe_source(self, given: ProbeSource | None, policy: Policy, rows: int) -> ProbeSource:
-        """Guidance texts as token ids, or the caller's own, within ``rows`` rows."""
-        codec, longest = self.codec, min(MOST_PROBE_ROWS, rows // 2)
-        used = any(policy.probe_kind(layer) for layer in range(self.manifest.decoder.layers))
-        if given is None and codec is None and used:
-            raise SettingsError(
-                f"the policy {policy.name} scores with probes and this bundle has no tokenizer",
-                required="the argument probes",
-                found="none given",
-                fix="Give probes, or choose the policy window or uniform",
-            )
-
-        def source(history: History | None) -> ProbeTokens:
-            if given is not None:
-                return given(history)
-            if codec is None:
-                return ProbeTokens((), ())
-            # The guidance stands at the end of a probe: a history too long loses its beginning.
-            working, long_term = (codec.encode(text)[-longest:] for text in probe_texts(history))
-            return ProbeTokens(tuple(working), tuple(long_term))
-
-        def bounded(history: History | None) -> ProbeTokens:
-            tokens = source(history)
-            if not 0 < len(tokens) <= rows:
-                raise SettingsError(
-                    "the probes do not fit the reserve",
-                    required=f"1 to {rows} tokens together",
-                    found=len(tokens),
-                    fix="Shorten them or raise reserve_tokens",
-                )
-            return tokens
-
-        return bounded
 
     def _budget(self, tokens: int | None, nbytes: int | None, most: int) -> int:
         if tokens is not None and nbytes is not None:

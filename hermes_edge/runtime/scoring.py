@@ -31,6 +31,10 @@ class ProbeTokens:
     def __len__(self) -> int:
         return len(self.working) + len(self.long_term)
 
+    def apart(self) -> tuple[ProbeTokens, ProbeTokens]:
+        """Each probe on its own."""
+        return ProbeTokens(self.working, ()), ProbeTokens((), self.long_term)
+
     def span(self, kind: ProbeKind) -> tuple[int, int]:
         """First and last-plus-one row of a probe, working rows before long-term rows."""
         cut = len(self.working)
@@ -66,7 +70,9 @@ class Scorer:
         self._call, self._device, self._decoder = call, device, decoder
         self._scores = Staging(device, capacity, "float32")
         self._visible = Staging(device, probes * probes, "bool")
-        head = decoder.layers * probes * decoder.head_size
+        # Embedding scoring makes the queries of all layers at once; warming up takes one layer's.
+        layers = decoder.layers if embedding_probe is not None else 1
+        head = layers * probes * decoder.head_size
         self._queries = Staging(device, head * decoder.query_heads, dtype)
         self._keys = Staging(device, head * decoder.kv_heads, dtype)
         self._embeds = Staging(device, probes * decoder.embedding_width, dtype)
@@ -80,16 +86,16 @@ class Scorer:
         Args:
             store: the memory, with everything committed that is to be scored.
             policy: says which probe scores a layer.
-            tokens: the probes that ran.
+            tokens: the probes that ran; layers of a probe that is empty get no scores.
             queries: [L, P, Hq, D], as the decoder handed them out.
         """
         scores: list[Float32Array | None] = []
         for layer in range(self._decoder.layers):
             kind = policy.probe_kind(layer)
-            if kind is None:
+            start, stop = tokens.span(kind) if kind is not None else (0, 0)
+            if start == stop:
                 scores.append(None)
                 continue
-            start, stop = tokens.span(kind)
             visible = np.tri(stop - start, dtype=np.bool_)
             layer_queries = _layer(queries, layer).rows(start, stop)
             probe_keys = store.scratch_keys(layer, start, stop)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Literal, overload
@@ -24,14 +24,10 @@ from hermes_edge.runtime.exclusive import Exclusive
 from hermes_edge.runtime.frames import FrameEncoder, checked_tokens, frame_times
 from hermes_edge.runtime.report import MemoryReport, report_bands, report_layers
 from hermes_edge.runtime.sampling import SamplingParams
-from hermes_edge.runtime.scoring import ProbeTokens
 from hermes_edge.runtime.store import KVStore
 from hermes_edge.runtime.text import TextCodec
 
 GREEDY = SamplingParams()
-
-ProbeSource = Callable[[History | None], ProbeTokens]
-"""Token ids of the two probes, given the last question and its answer."""
 
 
 @dataclass(slots=True)

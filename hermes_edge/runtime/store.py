@@ -44,6 +44,11 @@ class KVStore:
         """Bytes of the spare pair."""
         return self.spare_keys.nbytes + self.spare_values.nbytes
 
+    @property
+    def empty(self) -> bool:
+        """Whether there is no row to see, neither committed nor scratch."""
+        return not self.scratch_rows and not any(map(len, self.rows))
+
     def slab(self, layer: int) -> tuple[View, View]:
         """Keys and values of all rows that a layer can ever have, whatever is in them."""
         return self._keys[layer], self._values[layer]
@@ -68,8 +73,10 @@ class KVStore:
         present: dict[str, View] = {}
         for layer, (keys, values) in enumerate(zip(self._keys, self._values, strict=True)):
             start = len(self.rows[layer]) + self.scratch_rows
-            past[past_key(layer)] = keys.rows(0, start)
-            past[past_value(layer)] = values.rows(0, start)
+            # An empty memory binds a row that nobody sees, and that this call does not write.
+            first, stop = (0, start) if start else (keys.shape[0] - 1, keys.shape[0])
+            past[past_key(layer)] = keys.rows(first, stop)
+            past[past_value(layer)] = values.rows(first, stop)
             present[present_key(layer)] = keys.rows(start, start + new_rows)
             present[present_value(layer)] = values.rows(start, start + new_rows)
         return past, present

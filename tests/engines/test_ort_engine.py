@@ -9,7 +9,6 @@ import pytest
 
 from hermes_edge.contract import past_key, past_value, present_key, present_value
 from hermes_edge.engines import Bundle, CpuDevice, View
-from hermes_edge.engines.ort import disabled_optimizers
 from hermes_edge.engines.views import Array, host_array, host_view
 from hermes_edge.errors import EngineError, SettingsError
 
@@ -109,6 +108,7 @@ def test_new_rows_are_appended_in_place(bundle: Bundle) -> None:
         "segment_ids": np.zeros(NEW_ROWS, dtype=np.int64),
         "logit_rows": np.array([NEW_ROWS - 1], dtype=np.int64),
         "probe_rows": np.empty(0, dtype=np.int64),
+        "past_visible": np.array([True]),
     }
     queries = (decoder.layers, 0, decoder.query_heads, decoder.head_size)
 
@@ -133,9 +133,3 @@ def test_new_rows_are_appended_in_place(bundle: Bundle) -> None:
         np.testing.assert_array_equal(after[stop:], before[old][stop:])
         np.testing.assert_array_equal(after[STORED_ROWS:stop], host_array(apart[new]))
         assert (after[STORED_ROWS:stop] != before[old][STORED_ROWS:stop]).all()
-
-
-@pytest.mark.parametrize("version", ["1.20.1", "1.23.2", "1.31.1", "1.32.0", "1.32.1", "2.0.0"])
-def test_versions_that_crash_on_empty_matrices_do_not_fuse_them(version: str) -> None:
-    crashes = version in {"1.20.1", "1.23.2", "1.31.1"}
-    assert disabled_optimizers(version) == (["MatmulTransposeFusion"] if crashes else [])

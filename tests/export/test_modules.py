@@ -50,17 +50,20 @@ def error(measured: Tensor, expected: Tensor) -> float:
     return float((measured - expected).abs().max() / expected.abs().max())
 
 
-def empty_caches(pair: Pair) -> list[Tensor]:
+def nothing(pair: Pair) -> list[Tensor]:
+    """What is bound while the memory is empty: a row of noise that nobody may see."""
     spec = pair.checkpoint.config.decoder
-    return [torch.zeros(0, spec.kv_heads, spec.head_size)] * (2 * spec.layers)
+    return [torch.full((1, spec.kv_heads, spec.head_size), 3.0)] * (2 * spec.layers)
 
 
 def forward(
-    pair: Pair, rows: Tensor, positions: Tensor, segments: list[int], past: list[Tensor]
+    pair: Pair, rows: Tensor, positions: Tensor, segments: list[int], past: list[Tensor] | None
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     every = torch.arange(len(rows))
+    visible = torch.tensor([past is not None])
+    caches = nothing(pair) if past is None else past
     logits, probes, *present = pair.decoder(
-        rows, positions, torch.tensor(segments), every, every, past
+        rows, positions, torch.tensor(segments), every, every, visible, caches
     )
     return logits, probes, present
 
@@ -81,7 +84,7 @@ def test_decoder_equals_transformers(pair: Pair) -> None:
     rows = sample_rows(pair, 40)
     expected = pair.original(inputs_embeds=rows[None])
     same = torch.arange(40).expand(pair.checkpoint.config.decoder.layers, 40)
-    logits, _, present = forward(pair, rows, same, [0] * 40, empty_caches(pair))
+    logits, _, present = forward(pair, rows, same, [0] * 40, None)
     assert error(logits, expected.logits[0]) <= TOLERANCE
     for layer, cache in enumerate(expected.past_key_values.layers):
         assert error(present[2 * layer], cache.keys[0].transpose(0, 1)) <= TOLERANCE
@@ -91,15 +94,15 @@ def test_decoder_equals_transformers(pair: Pair) -> None:
 @torch.no_grad()
 def test_asked_rows_only(pair: Pair) -> None:
     rows = sample_rows(pair, 9)
-    caches = empty_caches(pair)
-    logits, probes, present = forward(pair, rows, positions(pair, 0, 9), [0] * 9, caches)
+    logits, probes, present = forward(pair, rows, positions(pair, 0, 9), [0] * 9, None)
     some = pair.decoder(
         rows,
         positions(pair, 0, 9),
         torch.zeros(9, dtype=torch.int64),
         torch.tensor([8, 2]),
         torch.tensor([4]),
-        caches,
+        torch.tensor([False]),
+        nothing(pair),
     )
     assert error(some[0], logits[[8, 2]]) <= TOLERANCE
     assert torch.equal(some[1], probes[:, [4]])
@@ -110,10 +113,8 @@ def test_asked_rows_only(pair: Pair) -> None:
 @pytest.mark.parametrize("cut", [1, 7, 23])
 def test_chunks_equal_one_pass(pair: Pair, cut: int) -> None:
     rows = sample_rows(pair, 24)
-    whole, _, cache = forward(pair, rows, positions(pair, 0, 24), [0] * 24, empty_caches(pair))
-    first, _, past = forward(
-        pair, rows[:cut], positions(pair, 0, cut), [0] * cut, empty_caches(pair)
-    )
+    whole, _, cache = forward(pair, rows, positions(pair, 0, 24), [0] * 24, None)
+    first, _, past = forward(pair, rows[:cut], positions(pair, 0, cut), [0] * cut, None)
     rest = 24 - cut
     second, _, new = forward(pair, rows[cut:], positions(pair, cut, rest), [0] * rest, past)
     assert error(torch.cat((first, second)), whole) <= TOLERANCE
@@ -123,11 +124,11 @@ def test_chunks_equal_one_pass(pair: Pair, cut: int) -> None:
 
 @torch.no_grad()
 def test_layers_may_hold_unequal_caches(pair: Pair) -> None:
-    """Two probes ride behind a chunk on caches of 0 to 9 rows: the same as three passes."""
+    """Two probes ride behind a chunk on caches of 1 to 10 rows: the same as three passes."""
     spec = pair.checkpoint.config.decoder
     generator = torch.Generator().manual_seed(5)
     past = [
-        torch.randn(index // 2 % 4 * 3, spec.kv_heads, spec.head_size, generator=generator)
+        torch.randn(index // 2 % 4 * 3 + 1, spec.kv_heads, spec.head_size, generator=generator)
         for index in range(2 * spec.layers)
     ]
     rows = sample_rows(pair, 8 + 3 + 4)

@@ -269,19 +269,20 @@ def test_a_full_memory_keeps_what_it_has_and_answers(
     assert answer.video_time_s == 4.0
 
 
-@pytest.mark.parametrize("rows", [0, 257])
+@pytest.mark.parametrize(("working", "long_term"), [(0, 0), (5, 0), (0, 5), (200, 57)])
 def test_probes_that_do_not_fit_the_reserve(
-    runtime: Runtime, visual_tokens: VisualTokens, rows: int
+    runtime: Runtime, visual_tokens: VisualTokens, working: int, long_term: int
 ) -> None:
     session = runtime.session(
         budget_tokens=64,
         chunk_frames=4,
         reserve_tokens=256,
-        probes=lambda _: ProbeTokens((5,) * rows, ()),
+        probes=lambda _: ProbeTokens((5,) * working, (6,) * long_term),
     )
     with pytest.raises(SettingsError) as caught:
         session.feed_tokens(visual_tokens(8, 2), 0.0)
     assert str(caught.value) == (
-        f"the probes do not fit the reserve: required 1 to 256 tokens together, found {rows}. "
+        f"the probes do not fit the reserve: required two probes of 1 to 256 tokens together, "
+        f"found {working} and {long_term}. "
         "Shorten them or raise reserve_tokens"
     )

@@ -11,6 +11,7 @@ import pytest
 from hermes_edge.contract import past_key, past_value, present_key, present_value
 from hermes_edge.engines import View
 from hermes_edge.engines.views import Array, host_array, host_view
+from hermes_edge.memory import probe_texts
 from hermes_edge.memory.base import Float32Array, LayerRows, Plan
 from hermes_edge.runtime import Runtime, SamplingParams, Session
 
@@ -20,6 +21,8 @@ MEMORY: dict[str, Any] = {
     "chunk_frames": CHUNK_FRAMES,
     "reserve_tokens": 256,
 }
+# Of the guidance texts, both together.
+PROBE_ROWS = 147
 QUESTION = "Which shape moves?"
 PARAMS = SamplingParams(max_new_tokens=8)
 # fp32 passes of different shapes add up in another order.
@@ -121,16 +124,27 @@ def recorded(runtime: Runtime, tokens: Array, slice_rows: int) -> tuple[Recordin
     return policy, passes
 
 
+@pytest.mark.parametrize(
+    ("slice_rows", "more_passes"),
+    [
+        pytest.param(CHUNK_FRAMES * TOKENS_PER_FRAME, 2, id="each probe alone"),
+        pytest.param(PROBE_ROWS, 1, id="both probes in one pass"),
+        pytest.param(PROBE_ROWS + 1, 1, id="behind a slice cut for them"),
+    ],
+)
 def test_probes_that_ride_score_like_probes_in_a_pass_of_their_own(
-    runtime: Runtime, visual_tokens: VisualTokens
+    runtime: Runtime, visual_tokens: VisualTokens, slice_rows: int, more_passes: int
 ) -> None:
+    codec = runtime.codec
+    assert codec is not None
+    assert sum(len(codec.encode(text)) for text in probe_texts()) == PROBE_ROWS
     tokens = visual_tokens(CHUNKS * CHUNK_FRAMES, 2)
     chunk_rows = CHUNK_FRAMES * TOKENS_PER_FRAME
-    separate, separate_passes = recorded(runtime, tokens, chunk_rows)
+    separate, separate_passes = recorded(runtime, tokens, slice_rows)
     riding, riding_passes = recorded(runtime, tokens, chunk_rows + 256)
     scored = sum(any(a is not None for a in chunk) for chunk in riding.attention)
     assert riding_passes == CHUNKS
-    assert separate_passes == CHUNKS + scored
+    assert separate_passes == CHUNKS + scored * more_passes
     assert scored == CHUNKS - MEMORY["budget_tokens"] // chunk_rows
     for one, other in zip(riding.attention, separate.attention, strict=True):
         for left, right in zip(one, other, strict=True):
@@ -156,6 +170,7 @@ def one_pass_logits(runtime: Runtime, embeds: Array) -> Array:
         "segment_ids": np.zeros(count, dtype=np.int64),
         "logit_rows": np.array([count - 1], dtype=np.int64),
         "probe_rows": np.empty(0, dtype=np.int64),
+        "past_visible": np.array([False]),
     }
     logits = np.zeros((1, decoder.vocabulary), dtype=np.float32)
     results = {"logits": logits, "probe_queries": np.empty(queries, dtype=np.float32)}
@@ -165,7 +180,7 @@ def one_pass_logits(runtime: Runtime, embeds: Array) -> Array:
             (past_key(layer), present_key(layer)),
             (past_value(layer), present_value(layer)),
         ):
-            arrays[past] = np.empty((0, *head), dtype=np.float32)
+            arrays[past] = np.ones((1, *head), dtype=np.float32)
             results[present] = np.zeros((count, *head), dtype=np.float32)
     inputs: dict[str, View] = {name: host_view(array) for name, array in arrays.items()}
     outputs = {name: host_view(array) for name, array in results.items()}
