@@ -38,6 +38,8 @@ else:
     import tomli as tomllib
 
 ENVIRONMENT_PREFIX = "HERMES_EDGE_"
+# Names the traces that the test suite reads.
+_NOT_A_SETTING = ENVIRONMENT_PREFIX + "GOLDEN"
 DEFAULT_FILE = Path("hermes-edge.toml")
 
 _UNIT_BYTES = {"KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
@@ -181,7 +183,11 @@ def load_settings(flags: Mapping[str, object]) -> Settings:
             source), or a file that cannot be read.
     """
     _check_names(
-        (name for name in os.environ if name.upper().startswith(ENVIRONMENT_PREFIX)),
+        (
+            name
+            for name in os.environ
+            if name.upper().startswith(ENVIRONMENT_PREFIX) and name != _NOT_A_SETTING
+        ),
         [ENVIRONMENT_PREFIX + name.upper() for name in Settings.model_fields],
         "environment variable",
     )

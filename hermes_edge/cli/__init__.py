@@ -1,58 +1,15 @@
-"""The command line: ``hermes-edge VERB``. What a verb needs is imported when it runs."""
+"""The command line: ``hermes-edge VERB``."""
 
-from __future__ import annotations
-
-import io
 import sys
-from typing import Annotated
 
-import typer
-
-from hermes_edge import __version__
-from hermes_edge.bench.command import bench
-from hermes_edge.cli import demo, doctor, export, inspect, run, verify
-from hermes_edge.cli.group import VerbGroup
-
-app = typer.Typer(
-    cls=VerbGroup,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"hermes-edge {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _hermes_edge(
-    version: Annotated[
-        bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
-    ] = False,
-) -> None:
-    """Answers questions about an endless video stream from a KV memory of constant size."""
-
-
-for verb in (
-    export.export,
-    verify.verify,
-    inspect.inspect,
-    run.run,
-    demo.demo,
-    bench,
-    doctor.doctor,
-):
-    app.command()(verb)
+_INTERRUPTED = 130
 
 
 def main() -> None:
     """Run the command line on the arguments of this process, and exit."""
-    for stream in (sys.stdout, sys.stderr):
-        # An answer may hold characters that the terminal's encoding lacks.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    app(prog_name="hermes-edge")
+    try:
+        # Here, and not above: loading takes long enough to be interrupted, without a traceback.
+        from hermes_edge.cli.app import run_app
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
+    run_app()

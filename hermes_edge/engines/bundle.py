@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import mmap
+import os
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,13 +35,14 @@ _MEND = "Copy the bundle again, or export it again with: hermes-edge export CHEC
 
 
 class EmbeddingTable:
-    """Rows of the token embedding table [V, E], read from a memory-mapped safetensors file.
+    """Rows of the token embedding table [V, E], read from a safetensors file as they are asked for.
 
-    Text is a few dozen rows, so only their pages ever become resident.
+    Not mapped into memory: on kernels with large folios every row of a mapping made 2 MB resident,
+    so that the table's whole size would creep in over the hours.
     """
 
     def __init__(self, path: Path, vocabulary: int, width: int, dtype: str) -> None:
-        """Map ``path``.
+        """Open ``path``; it stays open.
 
         Raises:
             BundleError: the header is damaged, or the tensor has another shape or dtype.
@@ -52,7 +54,9 @@ class EmbeddingTable:
                 entry = header[EMBEDDINGS_TENSOR]
                 dtype_name, shape = entry["dtype"], entry["shape"]
                 start = 8 + header_bytes + int(entry["data_offsets"][0])
-                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                file_bytes = os.fstat(file.fileno()).st_size
+                self._file = os.dup(file.fileno())
+            weakref.finalize(self, os.close, self._file)
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise BundleError(
                 f"{path} is damaged",
@@ -64,27 +68,38 @@ class EmbeddingTable:
         found = f"{stored} {shape}"
         required = f"{dtype} {[vocabulary, width]}"
         nbytes = vocabulary * width * np.dtype(dtype).itemsize
-        if found != required or start + nbytes > len(data):
+        if found != required or start + nbytes > file_bytes:
             raise BundleError(
                 f"{path} does not fit the manifest", required=required, found=found, fix=_MEND
             )
-        self._table = np.frombuffer(data, dtype, vocabulary * width, start).reshape(-1, width)
+        self._path, self._start = path, start
+        self._vocabulary, self._width, self._dtype = vocabulary, width, np.dtype(dtype)
 
     def lookup(self, token_ids: Sequence[int]) -> Array:
         """Embeddings [T, E] of T token ids.
 
         Raises:
             QuestionError: an id lies outside the vocabulary.
+            BundleError: the file has been cut short since it was opened.
         """
         ids = np.asarray(token_ids, dtype=np.int64)
-        outside = ids[(ids < 0) | (ids >= len(self._table))]
+        outside = ids[(ids < 0) | (ids >= self._vocabulary)]
         if len(outside):
             raise QuestionError(
                 "token id outside the vocabulary",
-                required=f"0 to {len(self._table) - 1}",
+                required=f"0 to {self._vocabulary - 1}",
                 found=int(outside[0]),
             )
-        rows: Array = self._table[ids]
+        rows = np.empty((len(ids), self._width), self._dtype)
+        for row, token in zip(rows, ids.tolist(), strict=True):
+            read = os.preadv(self._file, [row], self._start + token * row.nbytes)
+            if read != row.nbytes:
+                raise BundleError(
+                    f"{self._path} was cut short while it was in use",
+                    required=f"{row.nbytes} bytes of token {token}",
+                    found=f"{read} bytes",
+                    fix=_MEND,
+                )
         return rows
 
 
@@ -144,7 +159,7 @@ class Bundle:
         return OrtEngine(self.path / self.manifest.graphs[name].file, spec, device, threads)
 
     def embeddings(self) -> EmbeddingTable:
-        """The token embedding table, memory-mapped."""
+        """The token embedding table."""
         decoder = self.manifest.decoder
         return EmbeddingTable(
             self.path / EMBEDDINGS_NAME,

@@ -137,7 +137,6 @@ def _blocks(inputs: int, outputs: int) -> tuple[_Block, ...]:
         start, stop = int(starts[0]), int(stops[-1])
         samples = np.arange(start, stop)[:, None]
         weights = _cubic((samples + 0.5 - centres) / stretch)
-        weights *= (samples >= starts) & (samples < stops)
         weights /= weights.sum(axis=0)
         blocks.append(_Block(first, start, stop, np.ascontiguousarray(weights, np.float32)))
     return tuple(blocks)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from hermes_edge.cli import app
+from hermes_edge.cli.app import app
 from hermes_edge.cli.demo import DEMO_BUNDLE
 from hermes_edge.runtime.synthetic import write_synthetic_video
 

@@ -12,7 +12,7 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 from typer.testing import CliRunner
 
-from hermes_edge.cli import app
+from hermes_edge.cli.app import app
 from hermes_edge.export.progress import quiet_transformers
 from hermes_edge.manifest import read_manifest
 

@@ -56,6 +56,21 @@ def test_interrupt_is_130_and_keeps_what_was_answered(spawn: Spawn, long_video: 
     assert (rest, stderr) == ("", "")
 
 
+def test_interrupt_while_loading_is_130_without_a_traceback() -> None:
+    code = """
+import os, signal, sys
+class InterruptAtTyper:
+    def find_spec(self, name, *_):
+        if name == "typer":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, InterruptAtTyper())
+from hermes_edge.cli import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code, "doctor"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 def test_closed_pipe_is_quiet(spawn: Spawn, long_video: Path) -> None:
     process = spawn(
         *("run", long_video, "--bundle", DEMO_BUNDLE, "--fps", 10, "--max-tokens", 2, "--json"),
@@ -81,7 +96,7 @@ def test_answers_can_be_written_to_a_terminal_that_knows_ascii_only(
 
 
 def test_the_command_line_imports_nothing_heavy() -> None:
-    code = "import sys, hermes_edge.cli; print(' '.join(sys.modules))"
+    code = "import sys, hermes_edge.cli.app; print(' '.join(sys.modules))"
     modules = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
@@ -91,7 +106,7 @@ def test_the_command_line_imports_nothing_heavy() -> None:
 def test_answering_needs_no_torch_and_no_onnx(video: Path) -> None:
     args = ["run", str(video), "--bundle", str(DEMO_BUNDLE), "--ask", "0:02 A?"]
     code = (
-        "import sys; from hermes_edge.cli import app; "
+        "import sys; from hermes_edge.cli.app import app; "
         f"app({[*args, '--max-tokens', '2']!r}, standalone_mode=False); "
         "print(' '.join(sys.modules))"
     )

@@ -151,6 +151,11 @@ def test_the_file_cannot_name_another_file(tmp_path: Path) -> None:
         load_settings({})
 
 
+def test_the_variable_of_the_test_suite_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HERMES_EDGE_GOLDEN", "/traces")
+    assert load_settings({}) == Settings()
+
+
 def test_unknown_variable_is_refused_with_the_nearest_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HERMES_EDGE_BUGET", "1")
     with pytest.raises(SettingsError) as caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -293,4 +294,19 @@ def test_a_graph_that_the_bundle_does_not_have(bundle: Path) -> None:
     assert str(caught.value) == (
         f"{bundle} has no embedding_probe graph: found compact, decoder, score, vision. "
         f"{REEXPORT} --embedding-probe"
+    )
+
+
+def test_embeddings_cut_short_while_they_are_in_use(bundle: Path) -> None:
+    """As when the file is copied over: an error with a name, not a bus error."""
+    path = bundle / "embeddings.safetensors"
+    embeddings = Bundle.open(bundle).embeddings()
+    before = embeddings.lookup([510, 3, 511])
+    os.truncate(path, path.stat().st_size - 1)
+    np.testing.assert_array_equal(embeddings.lookup([510, 3]), before[:2])
+    with pytest.raises(BundleError) as caught:
+        embeddings.lookup([3, 511])
+    assert str(caught.value) == (
+        f"{path} was cut short while it was in use: required 256 bytes of token 511, "
+        f"found 255 bytes. {MEND}"
     )
