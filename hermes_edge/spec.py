@@ -66,10 +66,6 @@ class DecoderSpec:
         attention = 2 * self.query_heads * self.head_size * (cached_rows + new_tokens)
         return 2 * (new_tokens * (matmul + self.layers * attention) + e * v)
 
-    def attention_elements(self, new_tokens: int, cached_rows: int) -> int:
-        """Elements of one layer's attention matrix: Hq * T * (S + T), the largest workspace."""
-        return self.query_heads * new_tokens * (cached_rows + new_tokens)
-
 
 @dataclass(frozen=True, slots=True)
 class VisionSpec:

@@ -1,7 +1,7 @@
 """The streaming loop: frames become rows, chunks become compacted memory.
 
 Rows are encoded in slices as they come (causal, so slices do not change the result), which bounds
-the attention workspace of Hq * T * (S + T) elements. A chunk closes when its last frame is in: the
+the attention workspace of Hq * T * S elements. A chunk closes when its last frame is in: the
 policy then scores, with probes that ride behind the chunk's last slice, and compacts.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -153,13 +154,12 @@ class ChunkEncoder:
         times = np.repeat(np.asarray(times_s, dtype=np.float64), tokens)
         began = time.perf_counter()
         queries, done = None, 0
-        rides = probes is not None and len(probes) < self._shape.slice_rows
-        behind = len(probes) if probes is not None and rides else 0
-        for rows in self._slices(embeds, behind):
+        riding = probes if probes and len(probes) < self._shape.slice_rows else None
+        for rows in self._slices(embeds, behind=len(riding or ())):
             span = slice(done, done + len(rows))
             done += len(rows)
-            last = rides and done == len(embeds)
-            queries = self._pass(rows, frames[span], times[span], probes if last else None)
+            behind = riding if done == len(embeds) else None
+            queries = self._pass(rows, frames[span], times[span], behind)
         self.times.encode_ms += _ms_since(began)
         self.times.frames += count
         self._frames_in_chunk += count
@@ -188,9 +188,8 @@ class ChunkEncoder:
         """Cut so that ``behind`` more rows fit into the last slice's pass."""
         size = self._shape.slice_rows
         cut = max(len(embeds) - (size - behind), 0)
-        return [embeds[start : min(start + size, cut)] for start in range(0, cut, size)] + [
-            embeds[cut:]
-        ]
+        edges = [*range(0, cut, size), cut, len(embeds)]
+        return [embeds[start:stop] for start, stop in pairwise(edges) if start < stop]
 
     def _pass(
         self, embeds: Array, frames: Int64Array, times: Float64Array, probes: ProbeTokens | None

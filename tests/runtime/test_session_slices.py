@@ -211,3 +211,16 @@ def test_a_full_memory_equals_one_pass_over_everything(
     np.testing.assert_allclose(logits, reference, rtol=0, atol=1e-4)
     answer = session.ask(QUESTION, SamplingParams(max_new_tokens=1))
     assert answer.token_ids == (int(reference.argmax()),)
+
+
+@pytest.mark.parametrize("behind", [0, 5])
+def test_slices_leave_room_and_lose_nothing(runtime: Runtime, behind: int) -> None:
+    encoder = runtime.session(
+        workspace_bytes=workspace_bytes(runtime, 8, **MEMORY), **MEMORY
+    )._parts.encoder
+    for count in range(30):
+        rows = np.arange(count)[:, None]
+        slices = encoder._slices(rows, behind)
+        assert all(0 < len(part) <= 8 for part in slices)
+        assert not slices or len(slices[-1]) + behind <= 8
+        np.testing.assert_array_equal(np.concatenate([rows[:0], *slices]), rows)
