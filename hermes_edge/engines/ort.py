@@ -71,7 +71,12 @@ def _share_workspace(ort: Any) -> None:
     )
     as_requested = {"arena_extend_strategy": 1, "max_mem": 0}
     defaults = {"initial_chunk_size_bytes": -1, "max_dead_bytes_per_chunk": -1}
-    ort.create_and_register_allocator(memory, ort.OrtArenaCfg(as_requested | defaults))
+    try:
+        ort.create_and_register_allocator(memory, ort.OrtArenaCfg(as_requested | defaults))
+    except RuntimeError as error:
+        # 1.20 refuses a second one (1.22 to 1.32 do not): the process has an arena of its own making.
+        if "already been registered" not in str(error):
+            raise
 
 
 class OrtEngine:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -133,3 +135,18 @@ def test_new_rows_are_appended_in_place(bundle: Bundle) -> None:
         np.testing.assert_array_equal(after[stop:], before[old][stop:])
         np.testing.assert_array_equal(after[STORED_ROWS:stop], host_array(apart[new]))
         assert (after[STORED_ROWS:stop] != before[old][STORED_ROWS:stop]).all()
+
+
+def test_a_process_may_have_registered_an_arena_of_its_own(demo_bundle: Path) -> None:
+    code = """
+import sys
+import onnxruntime as ort
+kind, memory = ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, ort.OrtMemType.DEFAULT
+ort.create_and_register_allocator(ort.OrtMemoryInfo("Cpu", kind, 0, memory), None)
+from hermes_edge.engines import Bundle
+print(Bundle.open(sys.argv[1]).engine("score").graph.name)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(demo_bundle)], capture_output=True, text=True
+    )
+    assert (done.stdout, done.stderr) == ("score\n", "")
