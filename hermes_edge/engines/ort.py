@@ -74,7 +74,7 @@ def _share_workspace(ort: Any) -> None:
     try:
         ort.create_and_register_allocator(memory, ort.OrtArenaCfg(as_requested | defaults))
     except RuntimeError as error:
-        # 1.20 refuses a second one (1.22 to 1.32 do not): the process has an arena of its own making.
+        # 1.20 refuses a second one, 1.22 to 1.32 do not: the process has made an arena of its own.
         if "already been registered" not in str(error):
             raise
 
