@@ -165,8 +165,8 @@ class _TomlFile(PydanticBaseSettingsSource):
     """The file that flag or environment name; else the default one, if it is there."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        # Abstract in the base class; only __call__ is used, which reads the file as a whole.
-        raise NotImplementedError("the file is read as a whole")
+        """One field's value, its name, and that it is no JSON; the base class asks for this."""
+        return self().get(field_name), field_name, False
 
     def __call__(self) -> dict[str, Any]:
         return _read_file(_file_path(self.current_state.get("config")))
@@ -191,10 +191,9 @@ def load_settings(flags: Mapping[str, object]) -> Settings:
         [ENVIRONMENT_PREFIX + name.upper() for name in Settings.model_fields],
         "environment variable",
     )
-    given = {name: value for name, value in flags.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
     try:
-        # mypy cannot match names of flags to fields; pydantic checks names and values itself.
-        return Settings(**given)  # type: ignore[arg-type]
+        return Settings(**given)
     except ValidationError as error:
         raise _as_settings_error(error, given) from None
 

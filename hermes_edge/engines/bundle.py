@@ -37,8 +37,8 @@ _MEND = "Copy the bundle again, or export it again with: hermes-edge export CHEC
 class EmbeddingTable:
     """Rows of the token embedding table [V, E], read from a safetensors file as they are asked for.
 
-    Not mapped into memory: on kernels with large folios every row of a mapping made 2 MB resident,
-    so that the table's whole size would creep in over the hours.
+    Not mapped into memory: Linux 6.18 made 1.5 MB of a mapping resident for every row looked up
+    (docs/log.md, 2026-11-24), so that the whole table would creep in over the hours.
     """
 
     def __init__(self, path: Path, vocabulary: int, width: int, dtype: str) -> None:

@@ -63,8 +63,8 @@ def _share_workspace(ort: Any) -> None:
     """One CPU arena for all engines, which grows by what is asked.
 
     Engines of a runtime run one at a time, so the workspace is the largest engine's, not the sum.
-    An arena of each engine's own, grown in powers of two, made the peak of the 0.5B geometry
-    4,770 MB instead of 4,480 MB at the same speed (docs/log.md, 2026-11-24).
+    With an arena of each engine's own, grown in powers of two, a session of the 0.5B geometry left
+    4,681 MB resident instead of 4,412 MB, at the same speed (docs/log.md, 2026-11-24).
     """
     memory = ort.OrtMemoryInfo(
         "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT

@@ -13,11 +13,11 @@ if _missing := [name for name in _NEEDED if find_spec(name) is None]:
         found=f"no {', '.join(_missing)}",
         fix="Install them with: pip install 'hermes-edge[export]'",
     )
-
-# Below the check (E402), so that a missing package is named instead of failing an import.
-from hermes_edge.export.exporter import export_checkpoint  # noqa: E402
-from hermes_edge.export.parity import verify_bundle  # noqa: E402
-from hermes_edge.export.progress import NoProgress, Progress  # noqa: E402
-from hermes_edge.export.random_checkpoint import make_random_checkpoint  # noqa: E402
+else:
+    # Behind the check, so that a missing package is named instead of failing an import.
+    from hermes_edge.export.exporter import export_checkpoint
+    from hermes_edge.export.parity import verify_bundle
+    from hermes_edge.export.progress import NoProgress, Progress
+    from hermes_edge.export.random_checkpoint import make_random_checkpoint
 
 __all__ = ["NoProgress", "Progress", "export_checkpoint", "make_random_checkpoint", "verify_bundle"]

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jinja2 import TemplateError, nodes
+from jinja2 import Environment, TemplateError, nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -193,8 +193,9 @@ class Detokenizer:
 class _GenerationTag(Extension):
     """Accepts ``{% generation %}``, with which templates mark answers for training."""
 
-    # Jinja declares it as a plain attribute, which a ClassVar (RUF012) may not override.
-    tags = {"generation"}  # noqa: RUF012
+    def __init__(self, environment: Environment) -> None:
+        super().__init__(environment)
+        self.tags = {"generation"}
 
     def parse(self, parser: Parser) -> list[nodes.Node]:
         """The body alone."""

@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from hermes_edge.errors import SettingsError
-from hermes_edge.settings import Budget, Settings, load_settings, parse_budget, parse_time
+from hermes_edge.settings import (
+    Budget,
+    Settings,
+    _TomlFile,
+    load_settings,
+    parse_budget,
+    parse_time,
+)
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -149,6 +156,14 @@ def test_the_file_cannot_name_another_file(tmp_path: Path) -> None:
     (tmp_path / "hermes-edge.toml").write_text('config = "other.toml"\n')
     with pytest.raises(SettingsError, match=r"^unknown key in hermes-edge\.toml: 'config'\. "):
         load_settings({})
+
+
+def test_fields_of_the_file_one_by_one(tmp_path: Path) -> None:
+    (tmp_path / "hermes-edge.toml").write_text("fps = 3\n")
+    source = _TomlFile(Settings)
+    for name, value in (("fps", 3), ("seed", None)):
+        field = Settings.model_fields[name]
+        assert source.get_field_value(field, name) == (value, name, False)
 
 
 def test_the_variable_of_the_test_suite_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
