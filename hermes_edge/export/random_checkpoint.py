@@ -116,7 +116,7 @@ def make_random_checkpoint(
     with quiet_transformers():
         model.save_pretrained(folder, max_shard_size=limit)
     _mark_random(folder)
-    _write_processor(folder, _GEOMETRY[preset]["vision"]["image_size"])
+    write_processor(folder, _GEOMETRY[preset]["vision"]["image_size"], mean=(0.5, 0.45, 0.55))
     save_tokenizer(folder, tokenizer)
     return folder
 
@@ -200,15 +200,16 @@ def _mark_random(folder: Path) -> None:
     path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
-def _write_processor(folder: Path, image_size: int) -> None:
+def write_processor(folder: Path, image_size: int, mean: tuple[float, float, float]) -> None:
+    """Write the configuration of an image processor; its deviation equals its mean."""
     settings = {
         "image_processor_type": "LlavaOnevisionImageProcessor",
         "processor_class": "LlavaOnevisionProcessor",
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
-        "image_mean": [0.5, 0.45, 0.55],
-        "image_std": [0.5, 0.45, 0.55],
+        "image_mean": list(mean),
+        "image_std": list(mean),
         "size": {"height": image_size, "width": image_size},
     }
     path = folder / "preprocessor_config.json"

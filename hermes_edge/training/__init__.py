@@ -1,0 +1,1 @@
+"""Trains hermes-tiny: ``python -m hermes_edge.training``. Needs the export extra."""

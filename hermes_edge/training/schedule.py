@@ -1,0 +1,74 @@
+"""What is trained when: one place for every number of the recipe."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hermes_edge.training.batches import Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """Steps on batches of one shape; the learning rate goes from one value to another."""
+
+    steps: int
+    shape: Shape
+    from_rate: float
+    to_rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """The tower's steps, then the decoder's phases in order."""
+
+    tower_steps: int
+    tower_frames: int
+    tower_rate: float
+    phases: tuple[Phase, ...]
+
+    @property
+    def steps(self) -> int:
+        """Of both stages."""
+        return self.tower_steps + sum(phase.steps for phase in self.phases)
+
+    def phase_at(self, step: int) -> tuple[Phase, float]:
+        """Phase of a step of the decoder, counted from 0, and how much of it has passed."""
+        for phase in self.phases:
+            if step < phase.steps:
+                return phase, step / phase.steps
+            step -= phase.steps
+        raise IndexError(step)
+
+
+RECIPE = Recipe(
+    tower_steps=2600,
+    tower_frames=64,
+    tower_rate=2e-3,
+    phases=(
+        Phase(1000, Shape(16, 6, 1, 14), 1.5e-3, 1.5e-3),
+        Phase(500, Shape(8, 16, 3, 20), 1.2e-3, 1.2e-3),
+        Phase(900, Shape(4, 48, 6, 30), 1.0e-3, 5e-5),
+    ),
+)
+
+QUICK = Recipe(
+    tower_steps=3,
+    tower_frames=8,
+    tower_rate=1e-3,
+    phases=(Phase(2, Shape(2, 4, 1, 4), 1e-3, 1e-3), Phase(2, Shape(1, 8, 3, 4), 1e-3, 1e-4)),
+)
+"""Nothing is learnt from it: the whole path in seconds."""
+
+RECIPES: dict[str, Recipe] = {"hermes-tiny": RECIPE, "quick": QUICK}
+
+
+def cosine(start: float, stop: float, passed: float) -> float:
+    """From ``start`` to ``stop`` along half a cosine."""
+    return stop + (start - stop) * 0.5 * (1 + math.cos(math.pi * passed))
+
+
+def mean(values: Sequence[float]) -> float:
+    """Of at least one value."""
+    return sum(values) / len(values)
