@@ -1,4 +1,4 @@
-"""Bundles that several test folders share; each is exported once per test run."""
+"""Bundles that several test folders share."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ import pytest
 
 
 @pytest.fixture(scope="session")
-def demo_bundle() -> Path:
-    """The small bundle that is shipped with the package."""
-    return Path(__file__).parents[1] / "hermes_edge" / "assets" / "demo"
+def random_bundle() -> Path:
+    """A small bundle of random weights, norms too: 10 layers, E 64, 16 tokens a frame."""
+    return Path(__file__).parent / "random-bundle"

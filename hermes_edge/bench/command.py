@@ -11,10 +11,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-import hermes_edge
 from hermes_edge.errors import SettingsError, StorageError
-
-DEMO_BUNDLE = Path(hermes_edge.__file__).parent / "assets" / "demo"
+from hermes_edge.shipped import TINY_BUNDLE
 
 
 class Against(str, Enum):
@@ -24,7 +22,7 @@ class Against(str, Enum):
 
 
 def bench(
-    bundle: Annotated[Path, typer.Argument(help="Bundle to measure.")] = DEMO_BUNDLE,
+    bundle: Annotated[Path, typer.Argument(help="Bundle to measure.")] = TINY_BUNDLE,
     rows: Annotated[int, typer.Option(min=0, help="Visual rows to cache; 0: the budget.")] = 0,
     budget: Annotated[int, typer.Option(min=0, help="Budget in tokens; 0: the default.")] = 0,
     chunk_frames: Annotated[

@@ -12,6 +12,7 @@ from hermes_edge import __version__
 from hermes_edge.bench.command import bench
 from hermes_edge.cli import demo, doctor, export, inspect, run, verify
 from hermes_edge.cli.group import VerbGroup
+from hermes_edge.recall.command import recall
 
 app = typer.Typer(
     cls=VerbGroup,
@@ -44,6 +45,7 @@ for verb in (
     run.run,
     demo.demo,
     bench,
+    recall,
     doctor.doctor,
 ):
     app.command()(verb)

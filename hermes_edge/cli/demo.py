@@ -1,73 +1,95 @@
-"""``hermes-edge demo``: the whole runtime on a small bundle and a small video, both in the box."""
+"""``hermes-edge demo``: a trained model, a video file and questions whose answers are known."""
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated
 
-import hermes_edge
-from hermes_edge.cli.output import clock, size, stdout, table, warn, without_controls
+import typer
+
+from hermes_edge.cli.output import clock, size, stdout, table, without_controls
 from hermes_edge.cli.process import resident_bytes
 from hermes_edge.cli.questions import TimedQuestion, feed_until_due
-from hermes_edge.cli.transcript import RANDOM_WEIGHTS
+from hermes_edge.shipped import DEMO_FRAMES, DEMO_SEED, DEMO_VIDEO, TINY_BUNDLE
 
-DEMO_BUNDLE = Path(hermes_edge.__file__).parent / "assets" / "demo"
+if TYPE_CHECKING:
+    from hermes_edge.synthetic import Question
 
-_VIDEO_S = 120
-_FPS = 1.0
 _BUDGET_TOKENS = 256
 _CHUNK_FRAMES = 4
-_ANSWER_TOKENS = 10
-_QUESTIONS = (
-    TimedQuestion(30.0, "What is happening now?"),
-    TimedQuestion(75.0, "Which shapes have appeared so far?"),
-    TimedQuestion(119.0, "What changed since the beginning?"),
-)
+_RESERVE_TOKENS = 96
+_ANSWER_TOKENS = 8
+_MOMENTS = (30, 75, 130, 191)
+_KINDS = ("now", "recall-colour", "recall-before", "existence", "order")
+_THUMBNAILS = 24
 
 
-def demo() -> None:
-    """Stream a synthetic video through the bundled model and show that the memory stays flat."""
+def demo_questions() -> list[Question]:
+    """One question of each kind at each moment where there is one, with its truth."""
+    from hermes_edge.synthetic import make_question, make_stream
+
+    stream = make_stream(DEMO_SEED, DEMO_FRAMES)
+    chance = random.Random(DEMO_SEED)
+    asked = [make_question(stream, kind, at, chance) for at in _MOMENTS for kind in _KINDS]
+    return [question for question in asked if question is not None]
+
+
+def demo(
+    picture: Annotated[
+        Path, typer.Option(help="Where to draw what is remembered, as HTML.")
+    ] = Path("hermes-edge-demo.html"),
+) -> None:
+    """Stream the video in the box through the model in the box, and compare answers with truth."""
+    from hermes_edge.cli.picture import layer_lines, write_picture
     from hermes_edge.runtime import Runtime, SamplingParams, open_source
-    from hermes_edge.runtime.synthetic import write_synthetic_video
 
-    runtime = Runtime.load(DEMO_BUNDLE)
-    tokens_per_frame = runtime.manifest.tokens_per_frame
-    rows, resident = [], []
-    with TemporaryDirectory() as folder:
-        video = Path(folder) / "demo.avi"
-        write_synthetic_video(video, _VIDEO_S, _FPS)
-        with (
-            open_source(video) as source,
-            runtime.session(budget_tokens=_BUDGET_TOKENS, chunk_frames=_CHUNK_FRAMES) as session,
-        ):
-            for due in feed_until_due(session, source, _QUESTIONS):
-                answer = session.ask(
-                    due.question.text, SamplingParams(max_new_tokens=_ANSWER_TOKENS)
+    runtime = Runtime.load(TINY_BUNDLE)
+    truths = demo_questions()
+    timed = [TimedQuestion(float(truth.asked_frame), truth.text) for truth in truths]
+    rows: list[Sequence[str]] = []
+    right, resident = 0, []
+    with (
+        open_source(DEMO_VIDEO) as source,
+        runtime.session(
+            budget_tokens=_BUDGET_TOKENS,
+            chunk_frames=_CHUNK_FRAMES,
+            reserve_tokens=_RESERVE_TOKENS,
+        ) as session,
+    ):
+        for due, truth in zip(feed_until_due(session, source, timed), truths, strict=True):
+            answer = session.ask(due.question.text, SamplingParams(max_new_tokens=_ANSWER_TOKENS))
+            memory = session.memory()
+            text = " ".join(without_controls(answer.text).split())
+            right += text == truth.answer
+            resident.append(resident_bytes())
+            rows.append(
+                (
+                    clock(due.question.at_s),
+                    truth.text,
+                    text,
+                    truth.answer if text == truth.answer else f"{truth.answer}  (wrong)",
+                    f"{answer.ttft_ms:.1f} ms",
+                    f"{memory.frames_seen * runtime.manifest.tokens_per_frame:,}",
+                    f"{memory.rows}",
+                    size(resident[-1]),
                 )
-                memory = session.memory()
-                slab_bytes = memory.slab_bytes + memory.spare_bytes
-                resident.append(resident_bytes())
-                rows.append(
-                    (
-                        clock(due.question.at_s),
-                        due.question.text,
-                        " ".join(without_controls(answer.text).split()),
-                        f"{answer.ttft_ms:.1f} ms",
-                        f"{memory.frames_seen * tokens_per_frame:,}",
-                        f"{memory.rows}",
-                        size(slab_bytes),
-                        size(resident[-1]),
-                    )
-                )
+            )
+        kept, bands = session.rows(), [layer.band for layer in memory.layers]
     table(
         f"{runtime.manifest.model_id}, budget {_BUDGET_TOKENS} tokens a layer",
-        ("at", "question", "answer", "TTFT", "tokens seen", "rows", "slabs", "resident"),
+        ("at", "question", "answer", "truth", "TTFT", "tokens seen", "rows", "resident"),
         rows,
     )
     stdout().print(
-        f"Slabs of {size(slab_bytes)} were allocated once. "
-        f"From the first to the last question, resident memory grew by "
+        f"{right} of {len(rows)} right. Slabs of {size(memory.slab_bytes + memory.spare_bytes)} "
+        f"were allocated once; from the first to the last question, resident memory grew by "
         f"{size(max(resident[-1] - resident[0], 0))}."
     )
-    if runtime.manifest.random_weights:
-        warn(RANDOM_WEIGHTS)
+    lines = layer_lines(kept, bands, memory.frames_seen, runtime.manifest.tokens_per_frame)
+    with open_source(DEMO_VIDEO) as source:
+        shown = [f.image for i, f in enumerate(source) if i % (DEMO_FRAMES // _THUMBNAILS) == 0]
+    title = f"{runtime.manifest.model_id}: what {_BUDGET_TOKENS} tokens a layer remember"
+    write_picture(picture, f"{title} of {memory.frames_seen} frames", lines, shown)
+    stdout().print(f"What is remembered, by layer and age: {picture}")

@@ -14,10 +14,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from hermes_edge.cli.demo import DEMO_BUNDLE
 from hermes_edge.cli.output import print_json, size, stdout
 from hermes_edge.cli.process import available_bytes
 from hermes_edge.errors import HermesEdgeError
+from hermes_edge.shipped import TINY_BUNDLE
 
 Status = Literal["pass", "warn", "fail"]
 
@@ -76,7 +76,7 @@ def examine() -> Iterator[Check]:
     yield _system()
     yield from (_core_package(name, module) for name, module in _CORE.items())
     yield from (_export_package(name) for name in _EXPORT)
-    yield from check_onnxruntime(installed_version, DEMO_BUNDLE)
+    yield from check_onnxruntime(installed_version, TINY_BUNDLE)
     yield _memory()
     yield _disk()
 

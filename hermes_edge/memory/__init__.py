@@ -6,7 +6,13 @@ from dataclasses import replace
 
 from hermes_edge.errors import SettingsError
 from hermes_edge.memory.base import Policy, Scoring
-from hermes_edge.memory.baselines import FullPolicy, SelectionPolicy, newest_rows, spread_frames
+from hermes_edge.memory.baselines import (
+    FullPolicy,
+    SelectionPolicy,
+    newest_rows,
+    random_rows,
+    spread_frames,
+)
 from hermes_edge.memory.hermes import HERMES, HermesPolicy, Reindexing, released
 from hermes_edge.memory.plans import apply_plan
 from hermes_edge.memory.positions import PositionLimit
@@ -14,9 +20,9 @@ from hermes_edge.memory.probes import History, probe_texts
 
 __all__ = ["POLICY_NAMES", "History", "apply_plan", "make_policy", "probe_texts"]
 
-POLICY_NAMES = ("hermes", "hermes-released", "window", "uniform", "full")
+POLICY_NAMES = ("hermes", "hermes-released", "window", "uniform", "random", "full")
 
-_SELECTIONS = {"window": newest_rows, "uniform": spread_frames}
+_SELECTIONS = {"window": newest_rows, "uniform": spread_frames, "random": random_rows}
 
 
 def make_policy(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -42,6 +43,23 @@ def spread_frames(frames: Int64Array, budget_rows: int) -> Int64Array:
         kept, sizes = np.delete(kept, victim), np.delete(sizes, victim)
     rows = np.flatnonzero(np.isin(frames, kept)).astype(np.int64)
     return rows[-budget_rows:]
+
+
+def random_rows(frames: Int64Array, budget_rows: int) -> Int64Array:
+    """A uniform sample of all rows ever seen, as far as the earlier samples kept them.
+
+    Of M rows kept and c that have come since, each of all T rows seen is kept with probability
+    M/T: the number of new ones among M rows drawn from T decides how many of the c stay.
+    Seeded with T, so that equal streams keep equal rows.
+    """
+    newest = int(frames[-1])
+    seen = (newest + 1) * int(np.count_nonzero(frames == newest))
+    chance, count = random.Random(seen), len(frames)
+    come = count if count == seen else count - budget_rows
+    stay = sum(row < come for row in chance.sample(range(seen), budget_rows))
+    kept = chance.sample(range(count - come), budget_rows - stay)
+    kept += chance.sample(range(count - come, count), stay)
+    return np.array(sorted(kept), dtype=np.int64)
 
 
 class SelectionPolicy:

@@ -70,6 +70,15 @@ class FrameEncoder:
         self._call(self._engine, {"frames": staged}, {"visual_tokens": tokens})
         return self._device.download(tokens), times
 
+    def encode_all(self, frames: Sequence[npt.NDArray[np.uint8]]) -> Array:
+        """Visual tokens [F*N, E] of any number of frames, at least one."""
+        tokens, most = [], len(self._frames)
+        for start in range(0, len(frames), most):
+            for frame in frames[start : start + most]:
+                self.add(frame, 0.0)
+            tokens.append(self.encode()[0].copy())
+        return np.concatenate(tokens)
+
 
 def checked_tokens(visual_tokens: Array, shape: tuple[int, int]) -> Array:
     """Visual tokens [F*N, E] that a caller has encoded; ``shape`` is (N, E).

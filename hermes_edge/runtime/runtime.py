@@ -8,7 +8,8 @@ from pathlib import Path
 
 from hermes_edge.contract import GraphName
 from hermes_edge.engines import Bundle, CpuDevice, Engine, View
-from hermes_edge.errors import BudgetError, EngineError, SettingsError
+from hermes_edge.engines.views import Array
+from hermes_edge.errors import BudgetError, BundleError, EngineError, SettingsError
 from hermes_edge.manifest import TOKENIZER_NAME, Manifest
 from hermes_edge.memory import make_policy
 from hermes_edge.memory.base import Policy, Scoring
@@ -23,6 +24,7 @@ from hermes_edge.runtime.probes import (
     guidance_source,
     most_probe_rows,
 )
+from hermes_edge.runtime.resize import UInt8Array
 from hermes_edge.runtime.scoring import Scorer
 from hermes_edge.runtime.session import HistoryCell, Session, SessionParts
 from hermes_edge.runtime.store import KVStore
@@ -163,6 +165,21 @@ class Runtime:
         parts.encoder.encode_prefix(prefix)
         return Session(parts)
 
+    def encode(self, frames: Sequence[UInt8Array]) -> Array:
+        """Visual tokens [F*N, E] of frames, for :meth:`Session.feed_tokens` of several sessions.
+
+        Args:
+            frames: uint8 RGB [height, width, 3] of any size, at least one.
+
+        Raises:
+            SourceError: a frame is not an image.
+            BundleError: the bundle has no vision graph.
+        """
+        encoder = self._frame_encoder(self.manifest.chunk_frames)
+        if encoder is None:
+            raise BundleError("this bundle has no vision graph", fix="Export a model that sees")
+        return encoder.encode_all(frames)
+
     def _parts(
         self, spec: MemorySpec, shape: ChunkShape, policy: Policy, probes: ProbeSource | None
     ) -> SessionParts:
@@ -198,7 +215,7 @@ class Runtime:
             policy=policy,
             runner=runner,
             encoder=encoder,
-            frames=self._frame_encoder(shape),
+            frames=self._frame_encoder(shape.slice_frames),
             table=self._table,
             codec=self.codec,
             shape=shape,
@@ -208,7 +225,7 @@ class Runtime:
             bytes_per_row=2 * decoder.row_bytes(precision),
         )
 
-    def _frame_encoder(self, shape: ChunkShape) -> FrameEncoder | None:
+    def _frame_encoder(self, most_frames: int) -> FrameEncoder | None:
         manifest = self.manifest
         if manifest.vision is None:
             return None
@@ -219,7 +236,7 @@ class Runtime:
             self._memory,
             manifest.vision,
             output,
-            shape.slice_frames,
+            most_frames,
         )
 
     def _warm_up(self, parts: SessionParts) -> None:

@@ -124,8 +124,9 @@ def _mask(thing: str, r: int) -> BoolArray:
         rows = (y + r) * 7 // (2 * r + 1)
         columns = (3 * x + 2 * r) * 5 // (4 * r + 1)
         bits = np.array(_FONT[thing])[rows]
-        inside = (columns >= 0) & (columns < 5)
-        return inside & ((bits >> (4 - np.clip(columns, 0, 4))) & 1 == 1)
+        lit = (bits >> (4 - np.clip(columns, 0, 4))) & 1 == 1
+        glyph: BoolArray = lit & (columns >= 0) & (columns < 5)
+        return glyph
     masks = {
         "circle": square <= r * r,
         "ring": (square <= r * r) & (100 * square >= 36 * r * r),

@@ -75,7 +75,7 @@ def make_question(
         chance: picks among the questions that are possible.
         choice: in multiple-choice form, where the kind has one.
     """
-    seen = _Seen(stream, frame)
+    seen = Seen(stream, frame)
     question = _MAKERS[kind](seen, chance)
     if question is None or not choice:
         return question
@@ -112,8 +112,14 @@ def pick_questions(
     return sorted(picked, key=lambda question: question.asked_frame)
 
 
-class _Seen:
-    """The scenes up to a frame, and where each thing was."""
+class Seen:
+    """What a stream has shown up to a frame.
+
+    Attributes:
+        scenes: up to the one on view, which is also ``now``.
+        where: indices of the scenes in which a thing was, by thing, oldest first.
+        colours: every colour that it had.
+    """
 
     def __init__(self, stream: Stream, frame: int) -> None:
         self.frame = frame
@@ -131,15 +137,23 @@ class _Seen:
         """Newest frame of a scene that has been seen."""
         return min(self.scenes[scene].last_frame, self.frame)
 
+    def before(self, thing: str) -> str | None:
+        """The thing of the scene before the only one with ``thing``; None where that is unclear."""
+        places = self.where.get(thing, [])
+        if len(places) != 1 or places[0] == 0:
+            return None
+        here, there = self.scenes[places[0]].sights, self.scenes[places[0] - 1].sights
+        return there[0].thing if len(here) == len(there) == 1 else None
+
     def once(self) -> list[str]:
         """Things that were in one scene only, oldest first."""
         return [thing for thing, places in self.where.items() if len(places) == 1]
 
 
-Maker = Callable[[_Seen, random.Random], Question | None]
+Maker = Callable[[Seen, random.Random], Question | None]
 
 
-def _now(seen: _Seen, chance: random.Random) -> Question:
+def _now(seen: Seen, chance: random.Random) -> Question:
     sights = seen.now.sights
     if len(sights) == 2:
         sight = chance.choice(sights)
@@ -153,7 +167,7 @@ def _now(seen: _Seen, chance: random.Random) -> Question:
     return Question("now", text, answer, seen.frame, seen.frame)
 
 
-def _recall_colour(seen: _Seen, chance: random.Random) -> Question | None:
+def _recall_colour(seen: Seen, chance: random.Random) -> Question | None:
     things = [
         thing
         for thing, colours in seen.colours.items()
@@ -167,31 +181,26 @@ def _recall_colour(seen: _Seen, chance: random.Random) -> Question | None:
     return Question("recall-colour", f"What colour was the {thing}?", colour, seen.frame, evidence)
 
 
-def _recall_before(seen: _Seen, chance: random.Random) -> Question | None:
-    things = [
-        thing
-        for thing in seen.once()
-        if (place := seen.where[thing][0]) > 0
-        and len(seen.scenes[place].sights) == 1
-        and len(seen.scenes[place - 1].sights) == 1
-    ]
+def _recall_before(seen: Seen, chance: random.Random) -> Question | None:
+    things = [thing for thing in seen.once() if seen.before(thing) is not None]
     if not things:
         return None
     thing = chance.choice(things)
-    before = seen.where[thing][0] - 1
-    answer = seen.scenes[before].sights[0].thing
+    before, answer = seen.where[thing][0] - 1, seen.before(thing)
+    if answer is None:
+        return None
     text = f"What came before the {thing}?"
     return Question("recall-before", text, answer, seen.frame, seen.last_frame(before))
 
 
-def _recall_first(seen: _Seen, chance: random.Random) -> Question | None:
+def _recall_first(seen: Seen, chance: random.Random) -> Question | None:
     if len(seen.scenes) < 2 or len(seen.scenes[0].sights) != 1:
         return None
     answer = seen.scenes[0].sights[0].thing
     return Question("recall-first", "What came first?", answer, seen.frame, seen.last_frame(0))
 
 
-def _existence(seen: _Seen, chance: random.Random) -> Question | None:
+def _existence(seen: Seen, chance: random.Random) -> Question | None:
     shown = [thing for thing in seen.where if not seen.now.shows(thing)]
     never = [thing for thing in THINGS if thing not in seen.where]
     # As many no as yes, and as many digits as shapes in both: the name alone tells nothing.
@@ -206,7 +215,7 @@ def _existence(seen: _Seen, chance: random.Random) -> Question | None:
     return Question("existence", text, "yes" if yes else "no", seen.frame, evidence)
 
 
-def _count(seen: _Seen, chance: random.Random) -> Question | None:
+def _count(seen: Seen, chance: random.Random) -> Question | None:
     by_count: dict[int, list[str]] = {}
     for thing in THINGS:
         by_count.setdefault(len(seen.where.get(thing, ())), []).append(thing)
@@ -218,7 +227,7 @@ def _count(seen: _Seen, chance: random.Random) -> Question | None:
     return Question("count", text, NUMBERS[count], seen.frame, evidence)
 
 
-def _order(seen: _Seen, chance: random.Random) -> Question | None:
+def _order(seen: Seen, chance: random.Random) -> Question | None:
     once = seen.once()
     if len(once) < 2:
         return None

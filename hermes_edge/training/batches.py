@@ -22,8 +22,8 @@ from torch import Tensor
 from hermes_edge.runtime.resize import FrameResizer
 from hermes_edge.runtime.text import TextCodec
 from hermes_edge.synthetic.drawing import draw_scene
-from hermes_edge.synthetic.questions import Question, pick_questions
-from hermes_edge.synthetic.world import THINGS, Stream, make_stream
+from hermes_edge.synthetic.questions import Question, Seen, pick_questions
+from hermes_edge.synthetic.world import COLOURS, THINGS, Stream, make_stream
 from hermes_edge.training.frames import token_targets
 from hermes_edge.training.model import IMAGE_SIDE, MAX_POSITIONS
 
@@ -42,6 +42,7 @@ class Shape:
     frames: int
     most_scene_frames: int
     questions: int
+    choice_share: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,9 @@ class Batch:
         answers: int64 [A], the tokens.
         before, counts: int64 [M], what was seen in the scene before, and how often the thing
             has been seen so far, or ``IGNORED``.
+        word_rows: int64 [W], rows of [B * T] with the things that questions name.
+        word_facts: int64 [3, W], what is known of each: colour (or never, or several), how often
+            it has been seen, and what was seen before it, or ``IGNORED``.
     """
 
     frames: Tensor
@@ -71,6 +75,8 @@ class Batch:
     answers: Tensor
     before: Tensor
     counts: Tensor
+    word_rows: Tensor
+    word_facts: Tensor
 
 
 @dataclass(slots=True)
@@ -86,6 +92,8 @@ class _Packed:
     answers: list[int]
     before: list[int]
     counts: list[int]
+    word_rows: list[int]
+    word_facts: list[tuple[int, int, int]]
 
 
 class Packer:
@@ -95,6 +103,7 @@ class Packer:
         self._codec, self._end = codec, end_token
         self._prefix = codec.prefix_ids(None)
         self._resizer = FrameResizer(IMAGE_SIDE)
+        self._things = {codec.encode(f" {thing}")[0]: thing for thing in THINGS}
 
     def batch(self, first_seed: int, shape: Shape) -> Batch:
         """The batch of seeds ``first_seed`` onwards."""
@@ -109,7 +118,7 @@ class Packer:
         chance = random.Random(~seed)
         frames, kept, before, counts = self._film(stream, chance, share)
         count, prefix = len(kept), len(self._prefix)
-        questions = pick_questions(stream, shape.questions, chance)
+        questions = pick_questions(stream, shape.questions, chance, choice_share=shape.choice_share)
         longest = 48
         visual = _positions(kept, stream.frames, prefix, prefix + longest, chance)
         packed = _Packed(
@@ -122,9 +131,12 @@ class Packer:
             answers=[],
             before=before,
             counts=counts,
+            word_rows=[],
+            word_facts=[],
         )
         for question in questions:
             self._append(packed, question, kept, visual)
+            self._name_things(packed, question, Seen(stream, question.asked_frame))
         return packed
 
     def _append(
@@ -141,6 +153,16 @@ class Packer:
         packed.blocks.append((first, first + len(rows), seen))
         packed.answer_rows += range(first + len(ids) - 1, first + len(rows))
         packed.answers += answer
+
+    def _name_things(self, packed: _Packed, question: Question, seen: Seen) -> None:
+        """Facts about every thing that the question names, at the row that names it."""
+        first, _, _ = packed.blocks[-1]
+        ids = self._codec.question_ids(question.text.partition("?")[0])
+        for row, token in enumerate(ids):
+            thing = self._things.get(token)
+            if thing is not None:
+                packed.word_rows.append(first + row)
+                packed.word_facts.append(_facts(seen, thing))
 
     def _film(
         self, stream: Stream, chance: random.Random, share: float
@@ -178,6 +200,7 @@ class Packer:
         positions = np.zeros((count, rows), np.int64)
         mask = np.zeros((count, 1, rows, rows), np.bool_)
         kept, kept_rows, answer_rows, answers = [], [], [], []
+        word_rows: list[int] = []
         frames_each = len(packed[0].frames)
         for index, stream in enumerate(packed):
             length, visual = len(stream.ids), len(stream.kept)
@@ -194,6 +217,7 @@ class Packer:
             kept_rows.append(index * rows + prefix + np.arange(visual))
             answer_rows += [index * rows + row for row in stream.answer_rows]
             answers += stream.answers
+            word_rows += [index * rows + row for row in stream.word_rows]
         return Batch(
             frames=torch.from_numpy(np.stack([f for stream in packed for f in stream.frames])),
             kept=torch.from_numpy(np.concatenate(kept)),
@@ -205,7 +229,26 @@ class Packer:
             answers=torch.tensor(answers),
             before=torch.tensor([b for stream in packed for b in stream.before]),
             counts=torch.tensor([c for stream in packed for c in stream.counts]),
+            word_rows=torch.tensor(word_rows, dtype=torch.int64),
+            word_facts=torch.tensor(
+                [facts for stream in packed for facts in stream.word_facts], dtype=torch.int64
+            )
+            .view(-1, 3)
+            .T,
         )
+
+
+def _facts(seen: Seen, thing: str) -> tuple[int, int, int]:
+    """Colour, count and what came before, as indices."""
+    colours = seen.colours.get(thing, set())
+    never, several = len(COLOURS), len(COLOURS) + 1
+    colour = COLOURS.index(min(colours)) if len(colours) == 1 else several if colours else never
+    before = seen.before(thing)
+    return (
+        colour,
+        min(len(seen.where.get(thing, ())), _MOST_COUNT),
+        IGNORED if before is None else THINGS.index(before),
+    )
 
 
 def _thinned(things: Int64Array, chance: random.Random, share: float) -> Int64Array:

@@ -43,8 +43,9 @@ class Training:
         self.folder, self.name, self.seed = folder, recipe, seed
         self.recipe: Recipe = RECIPES[recipe]
         self.tokenizer = make_tokenizer()
-        self.model: Any = make_model(self.tokenizer, seed)
-        self.hints = Hints(int(self.model.get_input_embeddings().embedding_dim))
+        model: Any = make_model(self.tokenizer, seed)
+        self.model = model
+        self.hints = Hints(model.config.text_config.hidden_size)
         self.words = word_rows(self.tokenizer)
         self.step = 0
         self._optimizer: torch.optim.Optimizer | None = None

@@ -43,13 +43,13 @@ class Recipe:
 
 
 RECIPE = Recipe(
-    tower_steps=2600,
+    tower_steps=1800,
     tower_frames=64,
     tower_rate=2e-3,
     phases=(
-        Phase(1000, Shape(16, 6, 1, 14), 1.5e-3, 1.5e-3),
-        Phase(500, Shape(8, 16, 3, 20), 1.2e-3, 1.2e-3),
-        Phase(900, Shape(4, 48, 6, 30), 1.0e-3, 5e-5),
+        Phase(700, Shape(16, 6, 1, 14, 0.1), 1.5e-3, 1.5e-3),
+        Phase(500, Shape(8, 16, 3, 20, 0.2), 1.2e-3, 1.2e-3),
+        Phase(900, Shape(4, 48, 6, 30, 0.25), 1.0e-3, 5e-5),
     ),
 )
 
@@ -57,7 +57,10 @@ QUICK = Recipe(
     tower_steps=3,
     tower_frames=8,
     tower_rate=1e-3,
-    phases=(Phase(2, Shape(2, 4, 1, 4), 1e-3, 1e-3), Phase(2, Shape(1, 8, 3, 4), 1e-3, 1e-4)),
+    phases=(
+        Phase(2, Shape(2, 4, 1, 4, 0.5), 1e-3, 1e-3),
+        Phase(2, Shape(1, 8, 3, 4, 0.5), 1e-3, 1e-4),
+    ),
 )
 """Nothing is learnt from it: the whole path in seconds."""
 

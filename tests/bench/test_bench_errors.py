@@ -31,33 +31,33 @@ def refusal(kind: type[HermesEdgeError], settings: BenchSettings) -> str:
     return str(caught.value)
 
 
-def test_against_without_checkpoint(demo_bundle: Path) -> None:
+def test_against_without_checkpoint(random_bundle: Path) -> None:
     with pytest.raises(SettingsError) as caught:
-        bench(demo_bundle, against=Against.TRANSFORMERS)
+        bench(random_bundle, against=Against.TRANSFORMERS)
     assert str(caught.value) == (
         "--against transformers and --checkpoint go together: "
         "required both or none, found --against alone"
     )
 
 
-def test_checkpoint_without_against(demo_bundle: Path, checkpoint: Path) -> None:
+def test_checkpoint_without_against(random_bundle: Path, checkpoint: Path) -> None:
     with pytest.raises(SettingsError, match=r"found --checkpoint alone$"):
-        bench(demo_bundle, checkpoint=checkpoint)
+        bench(random_bundle, checkpoint=checkpoint)
 
 
-def test_json_file_that_cannot_be_written(demo_bundle: Path, tmp_path: Path) -> None:
+def test_json_file_that_cannot_be_written(random_bundle: Path, tmp_path: Path) -> None:
     path = tmp_path / "missing" / "report.json"
     with pytest.raises(StorageError) as caught:
-        bench(demo_bundle, json_file=path)
+        bench(random_bundle, json_file=path)
     assert str(caught.value) == f"cannot write {path}: found no such folder {path.parent}"
 
 
 def test_full_disk_loses_the_file_and_not_the_report(
-    demo_bundle: Path, capsys: pytest.CaptureFixture[str]
+    random_bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     full = Path("/dev/full")
     with pytest.raises(StorageError) as caught:
-        bench(demo_bundle, budget=512, repeats=1, chunk_repeats=1, warmup=0, json_file=full)
+        bench(random_bundle, budget=512, repeats=1, chunk_repeats=1, warmup=0, json_file=full)
     assert str(caught.value) == "cannot write /dev/full: found No space left on device"
     last_line = capsys.readouterr().out.rstrip("\n").rpartition("\n")[2]
     assert json.loads(last_line)["against_transformers"] is None
@@ -68,46 +68,46 @@ def test_no_bundle(tmp_path: Path) -> None:
     assert message.startswith(f"{tmp_path / 'none'} is not a bundle: required")
 
 
-def test_missing_checkpoint_is_named_before_anything_is_measured(demo_bundle: Path) -> None:
-    settings = BenchSettings(demo_bundle, checkpoint=Path("/nowhere/model"))
+def test_missing_checkpoint_is_named_before_anything_is_measured(random_bundle: Path) -> None:
+    settings = BenchSettings(random_bundle, checkpoint=Path("/nowhere/model"))
     assert refusal(CheckpointError, settings) == "no checkpoint folder at /nowhere/model"
 
 
-def test_rows_beyond_the_positions(demo_bundle: Path) -> None:
-    assert refusal(BudgetError, BenchSettings(demo_bundle, rows=5000)) == (
+def test_rows_beyond_the_positions(random_bundle: Path) -> None:
+    assert refusal(BudgetError, BenchSettings(random_bundle, rows=5000)) == (
         "the budget does not fit the model's positions: required at most 1259 tokens "
         "(positions less prefix, chunk and reserve), found 5000. "
         "Lower the budget, chunk_frames or reserve_tokens"
     )
 
 
-def test_rows_beyond_the_budget(demo_bundle: Path) -> None:
-    assert refusal(SettingsError, BenchSettings(demo_bundle, rows=600, budget=512)) == (
+def test_rows_beyond_the_budget(random_bundle: Path) -> None:
+    assert refusal(SettingsError, BenchSettings(random_bundle, rows=600, budget=512)) == (
         "more rows than the budget keeps: required rows of at most 512, found 600"
     )
 
 
-def test_one_answer_token_times_nothing(demo_bundle: Path) -> None:
-    assert refusal(SettingsError, BenchSettings(demo_bundle, answer_tokens=1)) == (
+def test_one_answer_token_times_nothing(random_bundle: Path) -> None:
+    assert refusal(SettingsError, BenchSettings(random_bundle, answer_tokens=1)) == (
         "too few answer tokens to time one: required answer_tokens of at least 2, found 1"
     )
 
 
-def test_checkpoint_with_other_weights(demo_bundle: Path, tmp_path: Path) -> None:
+def test_checkpoint_with_other_weights(random_bundle: Path, tmp_path: Path) -> None:
     other = make_random_checkpoint(tmp_path / "other", seed=1)
     with pytest.raises(CheckpointError) as caught:
-        Reference.open(other, Bundle.open(demo_bundle))
+        Reference.open(other, Bundle.open(random_bundle))
     assert str(caught.value) == (
-        f"{other} is not the checkpoint that {demo_bundle} was exported from: "
+        f"{other} is not the checkpoint that {random_bundle} was exported from: "
         "required its embedding table, found 64 of 64 rows differ. "
         "Give the checkpoint of this bundle, or export this one"
     )
 
 
-def test_checkpoint_of_another_geometry(demo_bundle: Path, checkpoint: Path) -> None:
-    bundle = Bundle.open(demo_bundle)
+def test_checkpoint_of_another_geometry(random_bundle: Path, checkpoint: Path) -> None:
+    bundle = Bundle.open(random_bundle)
     decoder = replace(bundle.manifest.decoder, mlp_width=256)
-    wider = Bundle(demo_bundle, bundle.manifest.model_copy(update={"decoder": decoder}))
+    wider = Bundle(random_bundle, bundle.manifest.model_copy(update={"decoder": decoder}))
     with pytest.raises(CheckpointError) as caught:
         Reference.open(checkpoint, wider)
     assert (caught.value.required, caught.value.found) == ("mlp_width 256", "mlp_width 128")

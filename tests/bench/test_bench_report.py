@@ -34,14 +34,14 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def bench_run(demo_bundle: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def bench_run(random_bundle: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """``hermes-edge bench`` in a process of its own, imports reported on stderr."""
     json_file = tmp_path_factory.mktemp("bench") / "report.json"
     program = "from hermes_edge.cli import main; main()"
     options = "--budget 512 --answer-tokens 6 --repeats 3 --chunk-repeats 2 --threads 1"
     result = subprocess.run(
         [
-            *(sys.executable, "-X", "importtime", "-c", program, "bench", str(demo_bundle)),
+            *(sys.executable, "-X", "importtime", "-c", program, "bench", str(random_bundle)),
             *options.split(),
             *("--against", "transformers", "--checkpoint", str(checkpoint)),
             *("--json", str(json_file)),
@@ -110,15 +110,15 @@ def test_rates_and_shares_follow_from_the_medians(bench_run: Run) -> None:
     assert upkeep["difference_ms"]["median"] == pytest.approx(whole_ms - encode_ms)
 
 
-def test_memory_is_counted_in_the_bundle_s_own_bytes(bench_run: Run, demo_bundle: Path) -> None:
-    memory, manifest = bench_run.document["memory"], read_manifest(demo_bundle)
+def test_memory_is_counted_in_the_bundle_s_own_bytes(bench_run: Run, random_bundle: Path) -> None:
+    memory, manifest = bench_run.document["memory"], read_manifest(random_bundle)
     capacity = bench_run.document["sessions"]["hermes"]["capacity_rows"]
     assert capacity == PREFIX_ROWS + BUDGET_ROWS + CHUNK_ROWS + 512
     slabs = capacity * manifest.decoder.kv_bytes_per_token("fp32")
     assert memory["slab_bytes"] == slabs
     assert memory["spare_bytes"] == slabs // manifest.decoder.layers
     loaded = ("vision.onnx", "decoder.onnx", "score.onnx", "compact.onnx")
-    assert memory["graph_bytes"] == sum((demo_bundle / name).stat().st_size for name in loaded)
+    assert memory["graph_bytes"] == sum((random_bundle / name).stat().st_size for name in loaded)
     bound = memory["graph_bytes"] + slabs + memory["spare_bytes"] + 500_000_000
     assert memory["bound_bytes"] == bound
     assert memory["over_bound_bytes"] == memory["peak_resident_bytes"] - bound
@@ -143,15 +143,15 @@ def test_transformers_gives_the_same_logits_and_tokens(bench_run: Run) -> None:
         assert against[f"{stage}_ratio"] == pytest.approx(ratio)
 
 
-def test_document_says_what_was_measured_and_where(bench_run: Run, demo_bundle: Path) -> None:
-    document, manifest = bench_run.document, read_manifest(demo_bundle)
+def test_document_says_what_was_measured_and_where(bench_run: Run, random_bundle: Path) -> None:
+    document, manifest = bench_run.document, read_manifest(random_bundle)
     assert document["bundle"] == {
-        "path": str(demo_bundle),
+        "path": str(random_bundle),
         "model_id": manifest.model_id,
         "family": "llava_onevision",
         "precision": "fp32",
         "random_weights": True,
-        "manifest_sha256": sha256_of(demo_bundle / MANIFEST_NAME),
+        "manifest_sha256": sha256_of(random_bundle / MANIFEST_NAME),
     }
     assert document["settings"]["threads"] == 1
     assert document["settings"]["budget_rows"] == BUDGET_ROWS

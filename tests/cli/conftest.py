@@ -12,8 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from hermes_edge.cli.app import app
-from hermes_edge.cli.demo import DEMO_BUNDLE
 from hermes_edge.runtime.synthetic import write_synthetic_video
+from hermes_edge.shipped import TINY_BUNDLE
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-c", "from hermes_edge.cli import main; main()"]
@@ -59,7 +59,7 @@ def run(cli: Cli, video: Path) -> Cli:
 
     def call(*args: object) -> Outcome:
         return cli(
-            *("run", video, "--bundle", DEMO_BUNDLE, "--max-tokens", 4, "--chunk-frames", 4),
+            *("run", video, "--bundle", TINY_BUNDLE, "--max-tokens", 4, "--chunk-frames", 4),
             *("--threads", 1, *args),
         )
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from hermes_edge.cli.demo import DEMO_BUNDLE
 from hermes_edge.cli.doctor import Check, check_onnxruntime
+from hermes_edge.shipped import TINY_BUNDLE
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -39,13 +39,13 @@ def test_lines_for_people(cli: Cli) -> None:
 
 
 def test_no_onnxruntime() -> None:
-    assert list(check_onnxruntime(lambda name: None, DEMO_BUNDLE)) == [
+    assert list(check_onnxruntime(lambda name: None, TINY_BUNDLE)) == [
         Check("onnxruntime", "fail", "not installed", "pip install 'hermes-edge[cpu]'")
     ]
 
 
 def test_both_onnxruntimes_overwrite_each_other() -> None:
-    assert list(check_onnxruntime(lambda name: "1.20", DEMO_BUNDLE)) == [
+    assert list(check_onnxruntime(lambda name: "1.20", TINY_BUNDLE)) == [
         Check(
             "onnxruntime",
             "fail",
@@ -58,7 +58,7 @@ def test_both_onnxruntimes_overwrite_each_other() -> None:
 def test_provider_that_cannot_be_used_is_a_warning_for_cuda() -> None:
     # The CPU wheel here stands in for a GPU wheel whose provider cannot be created.
     gpu_only = {"onnxruntime-gpu": "1.20"}
-    wheel, cpu, cuda = check_onnxruntime(gpu_only.get, DEMO_BUNDLE)
+    wheel, cpu, cuda = check_onnxruntime(gpu_only.get, TINY_BUNDLE)
     assert wheel == Check("onnxruntime", "pass", "onnxruntime-gpu 1.20")
     assert (cpu.status, cuda.status) == ("pass", "warn")
     assert "required CUDAExecutionProvider" in cuda.found

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hermes_edge.cli.demo import DEMO_BUNDLE
+from hermes_edge.shipped import TINY_BUNDLE
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -52,7 +52,7 @@ def test_no_bundle(cli: Cli, video: Path) -> None:
 
 
 def test_no_video(cli: Cli) -> None:
-    code, stdout, stderr = cli("run", "no.mp4", "--bundle", DEMO_BUNDLE, "--ask", "0:01 A?")
+    code, stdout, stderr = cli("run", "no.mp4", "--bundle", TINY_BUNDLE, "--ask", "0:01 A?")
     assert (code, stdout, stderr) == (8, "", "error: no.mp4 does not exist\n")
 
 

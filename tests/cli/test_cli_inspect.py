@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from hermes_edge.cli.demo import DEMO_BUNDLE
 from hermes_edge.manifest import read_manifest
+from hermes_edge.shipped import TINY_BUNDLE
 
 Cli = Callable[..., tuple[int, str, str]]
 
 
 def test_inspect_shows_all_parts(cli: Cli) -> None:
-    code, stdout, stderr = cli("inspect", DEMO_BUNDLE)
+    code, stdout, stderr = cli("inspect", TINY_BUNDLE)
     assert (code, stderr) == (0, "")
-    manifest = read_manifest(DEMO_BUNDLE)
+    manifest = read_manifest(TINY_BUNDLE)
     assert "random: answers are noise" in stdout
     assert "2,560 B of keys and values" in stdout
     for record in manifest.files:
@@ -29,10 +29,10 @@ def test_inspect_shows_all_parts(cli: Cli) -> None:
 
 
 def test_inspect_as_json(cli: Cli) -> None:
-    code, stdout, stderr = cli("inspect", DEMO_BUNDLE, "--json")
+    code, stdout, stderr = cli("inspect", TINY_BUNDLE, "--json")
     assert (code, stderr) == (0, "")
     document = json.loads(stdout)
-    manifest = read_manifest(DEMO_BUNDLE)
+    manifest = read_manifest(TINY_BUNDLE)
     assert document["model_id"] == manifest.model_id
     assert document["kv_bytes_per_token"] == 2560
     assert [entry["budget_rows"] for entry in document["budgets"]] == [500, 1000, 1280]
@@ -56,5 +56,5 @@ def test_demo_shows_a_memory_that_stays_flat(cli: Cli) -> None:
     assert "were allocated once" in stdout
 
 
-def test_demo_bundle_stays_small() -> None:
-    assert sum(path.stat().st_size for path in DEMO_BUNDLE.iterdir()) < 3_000_000
+def test_random_bundle_stays_small() -> None:
+    assert sum(path.stat().st_size for path in TINY_BUNDLE.iterdir()) < 3_000_000

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from hermes_edge.cli.demo import DEMO_BUNDLE
 from hermes_edge.cli.process import available_bytes, resident_bytes
 from hermes_edge.runtime.synthetic import write_synthetic_video
+from hermes_edge.shipped import TINY_BUNDLE
 
 Spawn = Callable[..., "subprocess.Popen[str]"]
 
 
 def test_answers_go_to_stdout_and_errors_to_stderr(spawn: Spawn, video: Path) -> None:
-    args = ("run", video, "--bundle", DEMO_BUNDLE, "--max-tokens", 2, "--json")
+    args = ("run", video, "--bundle", TINY_BUNDLE, "--max-tokens", 2, "--json")
     process = spawn(*args, "--ask", "0:02 A?")
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 0
@@ -45,7 +45,7 @@ def long_video(tmp_path: Path) -> Path:
 
 def test_interrupt_is_130_and_keeps_what_was_answered(spawn: Spawn, long_video: Path) -> None:
     process = spawn(
-        *("run", long_video, "--bundle", DEMO_BUNDLE, "--fps", 10, "--max-tokens", 2, "--json"),
+        *("run", long_video, "--bundle", TINY_BUNDLE, "--fps", 10, "--max-tokens", 2, "--json"),
         *("--ask", "0:00 A?", "--ask", "end B?"),
     )
     assert process.stdout is not None
@@ -73,7 +73,7 @@ main()
 
 def test_closed_pipe_is_quiet(spawn: Spawn, long_video: Path) -> None:
     process = spawn(
-        *("run", long_video, "--bundle", DEMO_BUNDLE, "--fps", 10, "--max-tokens", 2, "--json"),
+        *("run", long_video, "--bundle", TINY_BUNDLE, "--fps", 10, "--max-tokens", 2, "--json"),
         *("--ask", "0:00 A?", "--ask", "0:01 B?"),
     )
     assert process.stdout is not None
@@ -89,7 +89,7 @@ def test_answers_can_be_written_to_a_terminal_that_knows_ascii_only(
     spawn: Spawn, video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
-    process = spawn("run", video, "--bundle", DEMO_BUNDLE, "--ask", "0:02 Où?", "--max-tokens", 9)
+    process = spawn("run", video, "--bundle", TINY_BUNDLE, "--ask", "0:02 Où?", "--max-tokens", 9)
     stdout, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     assert stdout.startswith("[0:02] O\\xf9?\n")
@@ -104,7 +104,7 @@ def test_the_command_line_imports_nothing_heavy() -> None:
 
 
 def test_answering_needs_no_torch_and_no_onnx(video: Path) -> None:
-    args = ["run", str(video), "--bundle", str(DEMO_BUNDLE), "--ask", "0:02 A?"]
+    args = ["run", str(video), "--bundle", str(TINY_BUNDLE), "--ask", "0:02 A?"]
     code = (
         "import sys; from hermes_edge.cli.app import app; "
         f"app({[*args, '--max-tokens', '2']!r}, standalone_mode=False); "

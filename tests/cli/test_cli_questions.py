@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from hermes_edge.cli.demo import DEMO_BUNDLE
 from hermes_edge.cli.output import clock, size, without_controls
 from hermes_edge.cli.questions import TimedQuestion, feed_until_due, parse_question
 from hermes_edge.errors import QuestionError, SettingsError
 from hermes_edge.runtime import Runtime, open_source
+from hermes_edge.shipped import TINY_BUNDLE
 
 
 def test_question_is_split_from_its_time() -> None:
@@ -36,7 +36,7 @@ def test_time_without_question() -> None:
 
 def test_every_frame_up_to_a_question_is_seen_and_none_after_it(video: Path) -> None:
     questions = [TimedQuestion(math.inf, "c"), TimedQuestion(3.2, "b"), TimedQuestion(0.0, "a")]
-    runtime = Runtime.load(DEMO_BUNDLE, threads=1)
+    runtime = Runtime.load(TINY_BUNDLE, threads=1)
     with open_source(video) as source, runtime.session(budget_tokens=256) as session:
         seen = [
             (due.question.text, due.late, session.memory().newest_s)
@@ -46,7 +46,7 @@ def test_every_frame_up_to_a_question_is_seen_and_none_after_it(video: Path) -> 
 
 
 def test_nothing_is_fed_after_the_last_question(video: Path) -> None:
-    runtime = Runtime.load(DEMO_BUNDLE, threads=1)
+    runtime = Runtime.load(TINY_BUNDLE, threads=1)
     with open_source(video) as source, runtime.session(budget_tokens=256) as session:
         for _ in feed_until_due(session, source, [TimedQuestion(1.0, "a")]):
             pass

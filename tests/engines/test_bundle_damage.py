@@ -22,9 +22,9 @@ MEND = "Copy the bundle again, or export it again with: hermes-edge export CHECK
 
 
 @pytest.fixture()
-def bundle(demo_bundle: Path, tmp_path: Path) -> Path:
+def bundle(random_bundle: Path, tmp_path: Path) -> Path:
     """A copy to damage."""
-    return shutil.copytree(demo_bundle, tmp_path / "bundle")
+    return shutil.copytree(random_bundle, tmp_path / "bundle")
 
 
 def edit_manifest(bundle: Path, edit: Edit) -> None:

@@ -18,8 +18,8 @@ STORED_ROWS, NEW_ROWS, CAPACITY_ROWS = 5, 3, 12
 
 
 @pytest.fixture(scope="module")
-def bundle(demo_bundle: Path) -> Bundle:
-    return Bundle.open(demo_bundle)
+def bundle(random_bundle: Path) -> Bundle:
+    return Bundle.open(random_bundle)
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "cuda:-1", "cpu:", "cpu:0", ""])
@@ -137,7 +137,7 @@ def test_new_rows_are_appended_in_place(bundle: Bundle) -> None:
         assert (after[STORED_ROWS:stop] != before[old][STORED_ROWS:stop]).all()
 
 
-def test_a_process_may_have_registered_an_arena_of_its_own(demo_bundle: Path) -> None:
+def test_a_process_may_have_registered_an_arena_of_its_own(random_bundle: Path) -> None:
     code = """
 import sys
 import onnxruntime as ort
@@ -147,6 +147,6 @@ from hermes_edge.engines import Bundle
 print(Bundle.open(sys.argv[1]).engine("score").graph.name)
 """
     done = subprocess.run(
-        [sys.executable, "-c", code, str(demo_bundle)], capture_output=True, text=True
+        [sys.executable, "-c", code, str(random_bundle)], capture_output=True, text=True
     )
     assert (done.stdout, done.stderr) == ("score\n", "")

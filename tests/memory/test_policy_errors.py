@@ -43,12 +43,12 @@ def _exactly(text: str) -> str:
 
 
 def test_an_unknown_policy_is_refused_with_the_known_ones() -> None:
-    text = "unknown policy: required hermes, hermes-released, window, uniform, full, found 'newest'"
+    text = "unknown policy: required hermes, hermes-released, window, uniform, random, full, found 'newest'"
     with pytest.raises(SettingsError, match=_exactly(text)):
         _policy("newest")
 
 
-@pytest.mark.parametrize("name", ["window", "uniform", "full"])
+@pytest.mark.parametrize("name", ["window", "uniform", "random", "full"])
 def test_a_policy_without_scores_refuses_options_of_hermes(name: str) -> None:
     text = _exactly(
         f"the policy {name} has neither scoring nor re-indexing to choose: "
@@ -92,7 +92,7 @@ def test_a_full_memory_says_its_budget_and_what_to_do() -> None:
         policy.make_room(_rows(55), 6)
 
 
-@pytest.mark.parametrize("name", ["hermes", "window", "uniform", "full"])
+@pytest.mark.parametrize("name", ["hermes", "window", "uniform", "random", "full"])
 def test_a_memory_that_positions_cannot_hold_is_refused(name: str) -> None:
     text = (
         "the memory does not fit the model's positions: required at most 90, "

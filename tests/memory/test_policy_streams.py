@@ -23,6 +23,7 @@ VARIANTS: dict[str, Callable[[], Policy]] = {
     "released-eager": lambda: _policy("hermes-released", reindexing="eager"),
     "window": lambda: _policy("window"),
     "uniform": lambda: _policy("uniform"),
+    "random": lambda: _policy("random"),
 }
 MENDED = [name for name in VARIANTS if not name.startswith("released")]
 
@@ -265,6 +266,28 @@ def test_uniform_keeps_whole_frames_in_every_layer() -> None:
             _, sizes = np.unique(rows.frame[PREFIX:], return_counts=True)
             assert (sizes == 7).all()
             assert len(rows) <= PREFIX + BUDGET
+
+
+def test_random_rows_are_of_all_ages_alike() -> None:
+    kept: list[int] = []
+    for chunk in range(1, 41):
+        stream = Stream(_policy("random"), seed=0)
+        while stream.frames < 600:
+            stream.feed(chunk)
+        frames = stream.rows[0].frame[PREFIX:]
+        assert len(frames) == BUDGET
+        kept += (4 * frames // stream.frames).tolist()
+    quarters = np.bincount(kept, minlength=4) / len(kept)
+    # 2,400 rows: four standard deviations of a quarter's share.
+    np.testing.assert_allclose(quarters, 0.25, atol=0.036)
+
+
+def test_random_rows_are_equal_for_equal_streams() -> None:
+    first, second = (Stream(_policy("random"), seed=0) for _ in range(2))
+    for _ in range(12):
+        first.feed(17)
+        second.feed(17)
+        assert first.rows[0].frame.tolist() == second.rows[0].frame.tolist()
 
 
 def test_full_keeps_everything_up_to_the_budget() -> None:

@@ -48,6 +48,7 @@ def test_the_released_limit_is_checked_late_and_with_a_margin(
         ("hermes-released", BUDGET - PREFIX, 1, True),
         ("window", BUDGET, 50, False),
         ("uniform", BUDGET, 50, False),
+        ("random", BUDGET, 50, False),
         ("full", 1, 1, False),
     ],
 )

@@ -16,9 +16,9 @@ WIDTH = 64
 
 
 @pytest.fixture(scope="session")
-def runtime(demo_bundle: Path) -> Runtime:
+def runtime(random_bundle: Path) -> Runtime:
     """The shipped bundle on one thread, so that results are repeatable to the bit."""
-    return Runtime.load(demo_bundle, threads=1)
+    return Runtime.load(random_bundle, threads=1)
 
 
 @pytest.fixture(scope="session")

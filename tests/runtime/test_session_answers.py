@@ -159,9 +159,9 @@ def test_greedy_answers_repeat_and_seeds_decide(session: Session) -> None:
     assert seeded[0] != seeded[2]
 
 
-def test_the_end_token_ends_an_answer(demo_bundle: Path, tmp_path: Path) -> None:
+def test_the_end_token_ends_an_answer(random_bundle: Path, tmp_path: Path) -> None:
     folder = tmp_path / "bundle"
-    shutil.copytree(demo_bundle, folder)
+    shutil.copytree(random_bundle, folder)
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["eos_token_ids"] = list(range(manifest["decoder"]["vocabulary"]))
     (folder / "manifest.json").write_text(json.dumps(manifest))

@@ -190,7 +190,7 @@ LARGE += "reserve_tokens"
         (
             {"policy": "best"},
             SettingsError,
-            "unknown policy: required hermes, hermes-released, window, uniform, full, found 'best'",
+            "unknown policy: required hermes, hermes-released, window, uniform, random, full, found 'best'",
         ),
         (
             {"policy": "window", "scoring": "forward"},
@@ -219,9 +219,9 @@ def test_a_budget_in_bytes(runtime: Runtime) -> None:
     assert session.memory().budget_rows == 300
 
 
-def test_sessions_run_on_the_cpu(demo_bundle: Path) -> None:
+def test_sessions_run_on_the_cpu(random_bundle: Path) -> None:
     with pytest.raises(EngineError) as caught:
-        Runtime.load(demo_bundle, device="cuda:0")
+        Runtime.load(random_bundle, device="cuda:0")
     assert str(caught.value) == (
         "sessions run on the CPU in this version: required device cpu, found cuda:0"
     )

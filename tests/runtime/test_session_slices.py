@@ -69,6 +69,7 @@ def check_same_memory(one: Session, other: Session) -> None:
         {"policy": "hermes-released", "scoring": "embedding"},
         {"policy": "window"},
         {"policy": "uniform"},
+        {"policy": "random"},
     ],
     ids=lambda options: "-".join(options.values()),
 )

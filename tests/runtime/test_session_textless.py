@@ -19,10 +19,10 @@ SHORT = SamplingParams(max_new_tokens=4)
 
 
 @pytest.fixture(scope="module")
-def textless(demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Runtime:
+def textless(random_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Runtime:
     """The bundle without tokenizer, vision tower and embedding probe."""
     folder = tmp_path_factory.mktemp("textless") / "bundle"
-    shutil.copytree(demo_bundle, folder)
+    shutil.copytree(random_bundle, folder)
     manifest = json.loads((folder / "manifest.json").read_text())
     gone = {"tokenizer.json", "chat_template.jinja", "vision.onnx", "embedding_probe.onnx"}
     for name in gone:

@@ -1,15 +1,13 @@
-"""Make the bundle that ships inside the package: random weights, tiny, for `hermes-edge demo`."""
+"""Make the bundle that the tests run on: random weights, tiny."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import hermes_edge
 from hermes_edge.export import export_checkpoint, make_random_checkpoint
 
-TARGET = Path(hermes_edge.__file__).parent / "assets" / "demo"
+TARGET = Path(__file__).parents[1] / "tests" / "random-bundle"
 
 if __name__ == "__main__":
-    TARGET.parent.mkdir(exist_ok=True)
     with TemporaryDirectory() as folder:
         checkpoint = Path(folder) / "hermes-tiny-random"
         make_random_checkpoint(checkpoint, "tiny")

@@ -1,0 +1,1 @@
+"""Memories compared by the questions that they can still answer."""

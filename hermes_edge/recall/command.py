@@ -1,0 +1,73 @@
+"""``hermes-edge recall``: tables for people, one JSON document, and a plot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hermes_edge.shipped import TINY_BUNDLE
+
+
+def recall(
+    bundle: Annotated[Path, typer.Argument(help="Bundle to ask.")] = TINY_BUNDLE,
+    policy: Annotated[
+        list[str] | None, typer.Option(help="A memory to compare; may be repeated. All by default.")
+    ] = None,
+    budget: Annotated[
+        list[float] | None,
+        typer.Option(metavar="PERCENT", help="Of 48 frames' visual tokens; may be repeated."),
+    ] = None,
+    streams: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FRAMESxSTREAMSxQUESTIONS", help="Such as 48x120x12; may be repeated."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="First stream of the split.")] = 0,
+    split: Annotated[str, typer.Option(help="train, validation or held-out.")] = "held-out",
+    threads: Annotated[int, typer.Option(min=0, help="Threads; 0: one per core.")] = 0,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write every answer as JSON here.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the accuracies here, as .png or .svg.")
+    ] = None,
+) -> None:
+    """Compare memories by the questions that they can still answer."""
+    # Here, so that the other verbs start without the runtime.
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from hermes_edge.recall.document import write_document
+    from hermes_edge.recall.plot import check_plot, write_plot
+    from hermes_edge.recall.run import RecallSettings, parse_group, run_recall
+    from hermes_edge.recall.tables import render
+
+    if plot is not None:
+        check_plot(plot)
+    defaults = RecallSettings(bundle)
+    settings = RecallSettings(
+        bundle=bundle,
+        split=split,
+        seed=seed,
+        policies=tuple(policy) if policy else defaults.policies,
+        budget_shares=tuple(percent / 100 for percent in budget)
+        if budget
+        else defaults.budget_shares,
+        groups=tuple(map(parse_group, streams)) if streams else defaults.groups,
+        threads=threads,
+    )
+    with Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task("")
+
+        def progress(done: int, films: int, stage: str) -> None:
+            bar.update(task, completed=done, total=films, description=stage)
+
+        result = run_recall(settings, progress)
+    Console().print(render(result))
+    if json_file is not None:
+        write_document(json_file, result)
+    if plot is not None:
+        write_plot(plot, result)
