@@ -66,7 +66,8 @@ def recall(
             bar.update(task, completed=done, total=films, description=stage)
 
         result = run_recall(settings, progress)
-    Console().print(render(result))
+    # Tables are not folded: a line may be longer than the terminal is wide.
+    Console(width=160).print(render(result))
     if json_file is not None:
         write_document(json_file, result)
     if plot is not None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from hermes_edge.recall.records import Answers, Asked, Result
 from hermes_edge.recall.statistics import accuracy, compare
@@ -28,7 +29,7 @@ Chooser = Callable[[Asked], bool]
 
 
 def render(result: Result) -> Group:
-    """All tables, one below the other."""
+    """All tables, one below the other; ± is half of Wilson's 95 % interval."""
     budget = paper_budget(result)
     lengths = sorted({asked.stream_frames for asked in result.asked})
     parts = [_by_budget(result, frames) for frames in lengths]
@@ -77,7 +78,7 @@ def chosen(result: Result, answers: Answers, chooser: Chooser) -> list[bool | No
     return [answer for asked, answer in zip(result.asked, answers, strict=True) if chooser(asked)]
 
 
-def _by_budget(result: Result, frames: int) -> Table:
+def _by_budget(result: Result, frames: int) -> Group:
     def at_length(asked: Asked) -> bool:
         return asked.stream_frames == frames
 
@@ -85,28 +86,28 @@ def _by_budget(result: Result, frames: int) -> Table:
     streams = len({asked.stream_seed for asked in result.asked if at_length(asked)})
     title = f"accuracy on streams of {frames} frames ({streams} streams, {seen} questions)"
     columns = [f"{budget} tokens" for budget in result.budgets]
-    table = _table(title, "memory", columns)
+    table = _table("memory", columns)
     for policy in result.policies:
         cells = [result.cells[result.key(policy, budget)] for budget in result.budgets]
         table.add_row(policy, *(_figure(chosen(result, cell, at_length)) for cell in cells))
-    return table
+    return _titled(title, table)
 
 
-def _by_group(result: Result, title: str, groups: Sequence[tuple[str, Chooser]]) -> Table:
+def _by_group(result: Result, title: str, groups: Sequence[tuple[str, Chooser]]) -> Group:
     budget = paper_budget(result)
     counts = [sum(map(chooser, result.asked)) for _, chooser in groups]
     columns = [f"{name} ({count})" for (name, _), count in zip(groups, counts, strict=True)]
-    table = _table(f"accuracy {title}", "memory", columns)
+    table = _table("memory", columns)
     for policy in result.policies:
         cell = result.cells[result.key(policy, budget)]
         table.add_row(policy, *(_figure(chosen(result, cell, choose)) for _, choose in groups))
-    return table
+    return _titled(f"accuracy {title}", table)
 
 
-def _winners(result: Result, kinds: Sequence[str]) -> Table:
+def _winners(result: Result, kinds: Sequence[str]) -> Group:
     """Of the memories that evict; ``full`` would win whatever it can hold."""
     budget = paper_budget(result)
-    table = _table(f"best memory by kind, budget {budget} tokens", "kind", ["best", "next"])
+    table = _table("kind", ["best", "next"])
     for kind in kinds:
         ranked = sorted(
             (
@@ -118,12 +119,11 @@ def _winners(result: Result, kinds: Sequence[str]) -> Table:
             key=lambda entry: -entry[0].share,
         )
         table.add_row(kind, *(f"{name} {figure.share:.1%}" for figure, name in ranked[:2]))
-    return table
+    return _titled(f"best memory by kind, budget {budget} tokens", table)
 
 
-def _pairs(result: Result) -> Table:
+def _pairs(result: Result) -> Group:
     table = _table(
-        f"each memory against {REFERENCE}: questions right under one alone",
         "memory",
         ["tokens", "it alone", f"{REFERENCE} alone", "difference", "95 % interval", "p"],
     )
@@ -146,14 +146,19 @@ def _pairs(result: Result) -> Table:
                     f"{low:+.1%} to {high:+.1%}",
                     f"{found.p_value:.2g}",
                 )
-    return table
+    return _titled(f"each memory against {REFERENCE}: questions right under one alone", table)
 
 
-def _table(title: str, first: str, columns: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left", box=None)
-    table.add_column(first)
+def _titled(title: str, table: Table) -> Group:
+    # A table's own title would be folded to the table's width.
+    return Group(Text(f"\n{title}", style="bold"), table)
+
+
+def _table(first: str, columns: Sequence[str]) -> Table:
+    table = Table(box=None)
+    table.add_column(first, no_wrap=True)
     for column in columns:
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     return table
 
 
@@ -162,4 +167,4 @@ def _figure(answers: Sequence[bool | None]) -> str:
     if not found.asked:
         return "-"
     low, high = found.interval
-    return f"{100 * found.share:.1f} ({100 * low:.0f}-{100 * high:.0f})"
+    return f"{100 * found.share:.1f} ±{50 * (high - low):.0f}"

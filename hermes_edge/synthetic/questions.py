@@ -20,6 +20,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from hermes_edge.errors import SettingsError
 from hermes_edge.synthetic.world import COLOURS, DIGITS, SHAPES, THINGS, Scene, Stream
 
 KINDS = (
@@ -45,8 +46,8 @@ class Question:
         text: as a user would ask it, options included.
         answer: the whole answer, one word.
         asked_frame: the newest frame seen when it is asked.
-        evidence_frame: the newest frame that tells the answer; None where the answer is that
-            something never was.
+        evidence_frame: the newest frame of the scene that must be remembered (of several, as in
+            a count, the oldest); None where the answer is that something never was.
         choice: whether it is multiple choice.
     """
 
@@ -74,7 +75,18 @@ def make_question(
         frame: when it is asked.
         chance: picks among the questions that are possible.
         choice: in multiple-choice form, where the kind has one.
+
+    Raises:
+        SettingsError: an unknown kind, or a frame that the stream does not have.
     """
+    if kind not in _MAKERS:
+        raise SettingsError("unknown kind of question", required=", ".join(KINDS), found=repr(kind))
+    if not 0 <= frame < stream.frames:
+        raise SettingsError(
+            "the frame is outside of the stream",
+            required=f"0 to {stream.frames - 1}",
+            found=frame,
+        )
     seen = Seen(stream, frame)
     question = _MAKERS[kind](seen, chance)
     if question is None or not choice:

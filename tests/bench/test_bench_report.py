@@ -34,7 +34,9 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def bench_run(random_bundle: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def bench_run(
+    random_bundle: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Run:
     """``hermes-edge bench`` in a process of its own, imports reported on stderr."""
     json_file = tmp_path_factory.mktemp("bench") / "report.json"
     program = "from hermes_edge.cli import main; main()"

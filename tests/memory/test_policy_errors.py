@@ -43,7 +43,10 @@ def _exactly(text: str) -> str:
 
 
 def test_an_unknown_policy_is_refused_with_the_known_ones() -> None:
-    text = "unknown policy: required hermes, hermes-released, window, uniform, random, full, found 'newest'"
+    text = (
+        "unknown policy: required hermes, hermes-released, window, uniform, random, full, "
+        "found 'newest'"
+    )
     with pytest.raises(SettingsError, match=_exactly(text)):
         _policy("newest")
 

@@ -190,7 +190,8 @@ LARGE += "reserve_tokens"
         (
             {"policy": "best"},
             SettingsError,
-            "unknown policy: required hermes, hermes-released, window, uniform, random, full, found 'best'",
+            "unknown policy: required hermes, hermes-released, window, uniform, random, full, "
+            "found 'best'",
         ),
         (
             {"policy": "window", "scoring": "forward"},
