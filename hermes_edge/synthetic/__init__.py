@@ -2,6 +2,7 @@
 
 from hermes_edge.synthetic.drawing import draw_scene, draw_stream
 from hermes_edge.synthetic.questions import KINDS, Question, make_question, pick_questions
+from hermes_edge.synthetic.video import write_video
 from hermes_edge.synthetic.world import SPLITS, Scene, Sight, Stream, make_stream
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "make_question",
     "make_stream",
     "pick_questions",
+    "write_video",
 ]

@@ -24,12 +24,15 @@ from hermes_edge.runtime.text import TextCodec
 from hermes_edge.synthetic.drawing import draw_scene
 from hermes_edge.synthetic.questions import Question, Seen, pick_questions
 from hermes_edge.synthetic.world import COLOURS, THINGS, Stream, make_stream
+from hermes_edge.training.captions import scene_caption, story_caption
 from hermes_edge.training.frames import token_targets
 from hermes_edge.training.model import IMAGE_SIDE, MAX_POSITIONS
 
 IGNORED = -100
 _TOKENS = 16
 _MOST_COUNT = 4
+# Guidance and story, or any question: the positions behind the stream that must be left.
+_LONGEST_QUESTION = 112
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -119,8 +122,7 @@ class Packer:
         frames, kept, before, counts = self._film(stream, chance, share)
         count, prefix = len(kept), len(self._prefix)
         questions = pick_questions(stream, shape.questions, chance, choice_share=shape.choice_share)
-        longest = 48
-        visual = _positions(kept, stream.frames, prefix, prefix + longest, chance)
+        visual = _positions(kept, stream.frames, prefix, prefix + _LONGEST_QUESTION, chance)
         packed = _Packed(
             frames=frames,
             kept=kept,
@@ -137,6 +139,9 @@ class Packer:
         for question in questions:
             self._append(packed, question, kept, visual)
             self._name_things(packed, question, Seen(stream, question.asked_frame))
+        for caption in (scene_caption, story_caption):
+            described = caption(stream, chance.randrange(stream.frames))
+            self._append(packed, described, kept, visual)
         return packed
 
     def _append(

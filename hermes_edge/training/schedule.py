@@ -47,7 +47,7 @@ RECIPE = Recipe(
     tower_frames=64,
     tower_rate=2e-3,
     phases=(
-        Phase(700, Shape(16, 6, 1, 14, 0.1), 1.5e-3, 1.5e-3),
+        Phase(400, Shape(16, 6, 1, 14, 0.1), 1.5e-3, 1.5e-3),
         Phase(500, Shape(8, 16, 3, 20, 0.2), 1.2e-3, 1.2e-3),
         Phase(900, Shape(4, 48, 6, 30, 0.25), 1.0e-3, 5e-5),
     ),

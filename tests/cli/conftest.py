@@ -12,8 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from hermes_edge.cli.app import app
-from hermes_edge.runtime.synthetic import write_synthetic_video
-from hermes_edge.shipped import TINY_BUNDLE
+from hermes_edge.synthetic import make_stream, write_video
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-c", "from hermes_edge.cli import main; main()"]
@@ -36,7 +35,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twenty seconds, two frames a second."""
     path = tmp_path_factory.mktemp("video") / "shapes.avi"
-    write_synthetic_video(path, seconds=20, fps=2)
+    write_video(path, make_stream(0, 40), fps=2)
     return path
 
 
@@ -54,12 +53,12 @@ def cli() -> Cli:
 
 
 @pytest.fixture
-def run(cli: Cli, video: Path) -> Cli:
+def run(random_bundle: Path, cli: Cli, video: Path) -> Cli:
     """``run`` on the video and the bundle in the box, with short answers."""
 
     def call(*args: object) -> Outcome:
         return cli(
-            *("run", video, "--bundle", TINY_BUNDLE, "--max-tokens", 4, "--chunk-frames", 4),
+            *("run", video, "--bundle", random_bundle, "--max-tokens", 4, "--chunk-frames", 4),
             *("--threads", 1, *args),
         )
 

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from hermes_edge.shipped import TINY_BUNDLE
-
 Cli = Callable[..., tuple[int, str, str]]
 
 
@@ -51,8 +49,8 @@ def test_no_bundle(cli: Cli, video: Path) -> None:
     )
 
 
-def test_no_video(cli: Cli) -> None:
-    code, stdout, stderr = cli("run", "no.mp4", "--bundle", TINY_BUNDLE, "--ask", "0:01 A?")
+def test_no_video(random_bundle: Path, cli: Cli) -> None:
+    code, stdout, stderr = cli("run", "no.mp4", "--bundle", random_bundle, "--ask", "0:01 A?")
     assert (code, stdout, stderr) == (8, "", "error: no.mp4 does not exist\n")
 
 

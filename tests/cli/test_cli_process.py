@@ -12,14 +12,15 @@ from pathlib import Path
 import pytest
 
 from hermes_edge.cli.process import available_bytes, resident_bytes
-from hermes_edge.runtime.synthetic import write_synthetic_video
-from hermes_edge.shipped import TINY_BUNDLE
+from hermes_edge.synthetic import make_stream, write_video
 
 Spawn = Callable[..., "subprocess.Popen[str]"]
 
 
-def test_answers_go_to_stdout_and_errors_to_stderr(spawn: Spawn, video: Path) -> None:
-    args = ("run", video, "--bundle", TINY_BUNDLE, "--max-tokens", 2, "--json")
+def test_answers_go_to_stdout_and_errors_to_stderr(
+    random_bundle: Path, spawn: Spawn, video: Path
+) -> None:
+    args = ("run", video, "--bundle", random_bundle, "--max-tokens", 2, "--json")
     process = spawn(*args, "--ask", "0:02 A?")
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 0
@@ -39,13 +40,15 @@ def test_error_has_its_own_exit_code_and_no_traceback(spawn: Spawn) -> None:
 def long_video(tmp_path: Path) -> Path:
     """Long enough to be interrupted: 4,000 frames."""
     path = tmp_path / "long.avi"
-    write_synthetic_video(path, seconds=400, fps=10, size=(64, 64))
+    write_video(path, make_stream(0, 3000), fps=10)
     return path
 
 
-def test_interrupt_is_130_and_keeps_what_was_answered(spawn: Spawn, long_video: Path) -> None:
+def test_interrupt_is_130_and_keeps_what_was_answered(
+    random_bundle: Path, spawn: Spawn, long_video: Path
+) -> None:
     process = spawn(
-        *("run", long_video, "--bundle", TINY_BUNDLE, "--fps", 10, "--max-tokens", 2, "--json"),
+        *("run", long_video, "--bundle", random_bundle, "--fps", 10, "--max-tokens", 2, "--json"),
         *("--ask", "0:00 A?", "--ask", "end B?"),
     )
     assert process.stdout is not None
@@ -71,9 +74,9 @@ main()
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
-def test_closed_pipe_is_quiet(spawn: Spawn, long_video: Path) -> None:
+def test_closed_pipe_is_quiet(random_bundle: Path, spawn: Spawn, long_video: Path) -> None:
     process = spawn(
-        *("run", long_video, "--bundle", TINY_BUNDLE, "--fps", 10, "--max-tokens", 2, "--json"),
+        *("run", long_video, "--bundle", random_bundle, "--fps", 10, "--max-tokens", 2, "--json"),
         *("--ask", "0:00 A?", "--ask", "0:01 B?"),
     )
     assert process.stdout is not None
@@ -86,10 +89,10 @@ def test_closed_pipe_is_quiet(spawn: Spawn, long_video: Path) -> None:
 
 
 def test_answers_can_be_written_to_a_terminal_that_knows_ascii_only(
-    spawn: Spawn, video: Path, monkeypatch: pytest.MonkeyPatch
+    random_bundle: Path, spawn: Spawn, video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
-    process = spawn("run", video, "--bundle", TINY_BUNDLE, "--ask", "0:02 Où?", "--max-tokens", 9)
+    process = spawn("run", video, "--bundle", random_bundle, "--ask", "0:02 Où?", "--max-tokens", 9)
     stdout, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     assert stdout.startswith("[0:02] O\\xf9?\n")
@@ -103,8 +106,8 @@ def test_the_command_line_imports_nothing_heavy() -> None:
     assert not {"torch", "transformers", "onnx", "onnxruntime", "cv2", "tokenizers"} & {*modules}
 
 
-def test_answering_needs_no_torch_and_no_onnx(video: Path) -> None:
-    args = ["run", str(video), "--bundle", str(TINY_BUNDLE), "--ask", "0:02 A?"]
+def test_answering_needs_no_torch_and_no_onnx(random_bundle: Path, video: Path) -> None:
+    args = ["run", str(video), "--bundle", str(random_bundle), "--ask", "0:02 A?"]
     code = (
         "import sys; from hermes_edge.cli.app import app; "
         f"app({[*args, '--max-tokens', '2']!r}, standalone_mode=False); "

@@ -11,7 +11,6 @@ from hermes_edge.cli.output import clock, size, without_controls
 from hermes_edge.cli.questions import TimedQuestion, feed_until_due, parse_question
 from hermes_edge.errors import QuestionError, SettingsError
 from hermes_edge.runtime import Runtime, open_source
-from hermes_edge.shipped import TINY_BUNDLE
 
 
 def test_question_is_split_from_its_time() -> None:
@@ -34,9 +33,11 @@ def test_time_without_question() -> None:
     assert str(caught.value) == "--ask '0:12 ' has no question: required \"TIME QUESTION\""
 
 
-def test_every_frame_up_to_a_question_is_seen_and_none_after_it(video: Path) -> None:
+def test_every_frame_up_to_a_question_is_seen_and_none_after_it(
+    random_bundle: Path, video: Path
+) -> None:
     questions = [TimedQuestion(math.inf, "c"), TimedQuestion(3.2, "b"), TimedQuestion(0.0, "a")]
-    runtime = Runtime.load(TINY_BUNDLE, threads=1)
+    runtime = Runtime.load(random_bundle, threads=1)
     with open_source(video) as source, runtime.session(budget_tokens=256) as session:
         seen = [
             (due.question.text, due.late, session.memory().newest_s)
@@ -45,8 +46,8 @@ def test_every_frame_up_to_a_question_is_seen_and_none_after_it(video: Path) -> 
     assert seen == [("a", False, 0.0), ("b", False, 3.0), ("c", False, 19.5)]
 
 
-def test_nothing_is_fed_after_the_last_question(video: Path) -> None:
-    runtime = Runtime.load(TINY_BUNDLE, threads=1)
+def test_nothing_is_fed_after_the_last_question(random_bundle: Path, video: Path) -> None:
+    runtime = Runtime.load(random_bundle, threads=1)
     with open_source(video) as source, runtime.session(budget_tokens=256) as session:
         for _ in feed_until_due(session, source, [TimedQuestion(1.0, "a")]):
             pass

@@ -11,8 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from hermes_edge.runtime.synthetic import write_synthetic_video
-from hermes_edge.shipped import TINY_BUNDLE
+from hermes_edge.synthetic import make_stream, write_video
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -74,12 +73,14 @@ def test_question_beyond_the_end_is_asked_at_the_end_and_says_so(run: Cli) -> No
     assert documents(stdout)[0]["late"] is True
 
 
-def test_video_that_breaks_off_answers_what_was_seen_and_says_so(cli: Cli, tmp_path: Path) -> None:
+def test_video_that_breaks_off_answers_what_was_seen_and_says_so(
+    random_bundle: Path, cli: Cli, tmp_path: Path
+) -> None:
     whole, broken = tmp_path / "whole.avi", tmp_path / "broken.avi"
-    write_synthetic_video(whole, seconds=20, fps=2)
+    write_video(whole, make_stream(0, 40), fps=2)
     data = whole.read_bytes()
     broken.write_bytes(data[: len(data) // 2])
-    args = ("run", broken, "--bundle", TINY_BUNDLE, "--ask", "end A?", "--max-tokens", 2)
+    args = ("run", broken, "--bundle", random_bundle, "--ask", "end A?", "--max-tokens", 2)
     code, stdout, stderr = cli(*args)
     assert code == 0
     assert "TTFT" in stdout
@@ -88,11 +89,11 @@ def test_video_that_breaks_off_answers_what_was_seen_and_says_so(cli: Cli, tmp_p
     assert "broke off after" in str(documents(stdout)[-1]["ended_early"])
 
 
-def test_folder_of_images(cli: Cli, tmp_path: Path) -> None:
+def test_folder_of_images(random_bundle: Path, cli: Cli, tmp_path: Path) -> None:
     for index in range(3):
         cv2.imwrite(str(tmp_path / f"{index}.png"), np.full((40, 60, 3), 80 * index, np.uint8))
     code, stdout, _ = cli(
-        *("run", tmp_path, "--bundle", TINY_BUNDLE, "--ask", "1 A?", "--json"),
+        *("run", tmp_path, "--bundle", random_bundle, "--ask", "1 A?", "--json"),
         *("--fps", 1, "--max-tokens", 2),
     )
     assert code == 0
@@ -100,10 +101,10 @@ def test_folder_of_images(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_settings_come_from_file_and_environment(
-    cli: Cli, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    random_bundle: Path, cli: Cli, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "hermes-edge.toml").write_text(
-        f'bundle = "{TINY_BUNDLE}"\nbudget = 300\nchunk_frames = 4\nmax_tokens = 2\n'
+        f'bundle = "{random_bundle}"\nbudget = 300\nchunk_frames = 4\nmax_tokens = 2\n'
     )
     monkeypatch.setenv("HERMES_EDGE_POLICY", "window")
     code, stdout, _ = cli("run", video, "--ask", "0:02 A?", "--json", "--budget", 280)
