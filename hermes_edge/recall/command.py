@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from hermes_edge.errors import StorageError
 from hermes_edge.shipped import TINY_BUNDLE
 
 
@@ -45,8 +46,12 @@ def recall(
     from hermes_edge.recall.run import RecallSettings, parse_group, run_recall
     from hermes_edge.recall.tables import render
 
+    # Before hours of work, what could not be written afterwards.
     if plot is not None:
         check_plot(plot)
+    for path in (json_file, plot):
+        if path is not None and not path.parent.is_dir():
+            raise StorageError(f"cannot write {path}", found=f"no such folder {path.parent}")
     defaults = RecallSettings(bundle)
     settings = RecallSettings(
         bundle=bundle,

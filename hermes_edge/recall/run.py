@@ -135,6 +135,14 @@ def _check(settings: RecallSettings) -> None:
             raise SettingsError(
                 "a budget is out of range", required="above 0 % and at most 100 %", found=share
             )
+    streams = sum(group.streams for group in settings.groups)
+    seeds = len(SPLITS[settings.split])
+    if settings.seed + streams > seeds:
+        raise SettingsError(
+            f"the split {settings.split} has no such streams",
+            required=f"seed and streams within {seeds}",
+            found=f"{settings.seed} + {streams}",
+        )
     for group in settings.groups:
         if min(group.frames, group.streams, group.questions) < 1:
             raise SettingsError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -20,8 +21,6 @@ def train(
     seed: Annotated[int, typer.Option(help="Of weights and streams.")] = 0,
 ) -> None:
     """Train hermes-tiny; the same command goes on where an interrupted training stopped."""
-    from hermes_edge.training.loop import Training
-
     console = Console(stderr=True)
     columns = (
         BarColumn(),
@@ -30,6 +29,10 @@ def train(
         TextColumn("{task.description}"),
     )
     try:
+        # Names what is missing, before anything else fails to import it.
+        import_module("hermes_edge.export")
+        from hermes_edge.training.loop import Training
+
         training = Training(folder, recipe, seed)
         with Progress(*columns, console=console) as bar:
             task = bar.add_task("", total=training.recipe.steps, completed=training.step)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from hermes_edge.errors import SettingsError
 from hermes_edge.runtime.text import TextCodec
 from hermes_edge.synthetic.world import SPLITS
 from hermes_edge.training.batches import Packer
@@ -19,13 +20,12 @@ from hermes_edge.training.frames import frame_batch
 from hermes_edge.training.losses import Hints, decoder_loss, tower_loss, word_rows
 from hermes_edge.training.model import make_model, make_tokenizer, save_checkpoint, token_id
 from hermes_edge.training.schedule import RECIPES, Recipe, cosine, mean
-from hermes_edge.training.state import append_log, load_state, save_state
+from hermes_edge.training.state import append_log, load_state, save_state, writing
 
 Report = Callable[[int, int, str], None]
 """Steps done, steps in all, figures in words."""
 
 _WARM_UP_STEPS = 100
-_LOG_EVERY, _SAVE_EVERY = 20, 100
 _BETAS, _WEIGHT_DECAY, _CLIP = (0.9, 0.98), 0.02, 1.0
 
 
@@ -36,10 +36,13 @@ class Training:
         """Begin, or go on where the folder's last save is.
 
         Raises:
-            SettingsError: the folder holds another training.
+            SettingsError: an unknown recipe, or the folder holds another training.
             StorageError: its state is damaged, or it cannot be written.
         """
-        folder.mkdir(parents=True, exist_ok=True)
+        if recipe not in RECIPES:
+            raise SettingsError("unknown recipe", required=", ".join(RECIPES), found=repr(recipe))
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.name, self.seed = folder, recipe, seed
         self.recipe: Recipe = RECIPES[recipe]
         self.tokenizer = make_tokenizer()
@@ -59,7 +62,7 @@ class Training:
                 self._optimizer = self._new_optimizer()
                 self._optimizer.load_state_dict(state["optimizer"])
         # The packer needs prefix and questions as the runtime makes them.
-        save_checkpoint(self.checkpoint, self.model, self.tokenizer)
+        self._export()
         codec = TextCodec.open(self.checkpoint, "<video>")
         self._packer = Packer(codec, token_id(self.tokenizer, "<|im_end|>"))
 
@@ -90,7 +93,7 @@ class Training:
             optimizer.step()
             self.step += 1
             self._figures.append(figures)
-            if self.step % _LOG_EVERY == 0 or self.step == self.recipe.steps:
+            if self.step % self.recipe.log_every == 0 or self.step == self.recipe.steps:
                 record = {"step": self.step, "rate": rate, "s": time.monotonic() - began}
                 keys = self._figures[-1]
                 record |= {k: mean([f[k] for f in self._figures if k in f]) for k in keys}
@@ -98,10 +101,10 @@ class Training:
                 append_log(self.folder, record)
                 words = " ".join(f"{k} {record[k]:.3f}" for k in keys)
                 report(self.step, self.recipe.steps, words)
-            if self.step % _SAVE_EVERY == 0:
+            if self.step % self.recipe.save_every == 0:
                 self.save()
         self.save()
-        save_checkpoint(self.checkpoint, self.model, self.tokenizer)
+        self._export()
 
     def save(self) -> None:
         """Write the state; raises StorageError and leaves the old one where that fails."""
@@ -117,6 +120,10 @@ class Training:
                 "optimizer": optimizer,
             },
         )
+
+    def _export(self) -> None:
+        with writing(self.checkpoint):
+            save_checkpoint(self.checkpoint, self.model, self.tokenizer)
 
     @property
     def _in_tower(self) -> bool:

@@ -21,12 +21,14 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """The tower's steps, then the decoder's phases in order."""
+    """The tower's steps, then the decoder's phases in order; a save costs what lies between two."""
 
     tower_steps: int
     tower_frames: int
     tower_rate: float
     phases: tuple[Phase, ...]
+    log_every: int = 20
+    save_every: int = 100
 
     @property
     def steps(self) -> int:
@@ -58,9 +60,11 @@ QUICK = Recipe(
     tower_frames=8,
     tower_rate=1e-3,
     phases=(
-        Phase(2, Shape(2, 4, 1, 4, 0.5), 1e-3, 1e-3),
-        Phase(2, Shape(1, 8, 3, 4, 0.5), 1e-3, 1e-4),
+        Phase(4, Shape(2, 4, 1, 4, 0.5), 1e-3, 1e-3),
+        Phase(5, Shape(1, 8, 3, 4, 0.5), 1e-3, 1e-4),
     ),
+    log_every=2,
+    save_every=2,
 )
 """Nothing is learnt from it: the whole path in seconds."""
 

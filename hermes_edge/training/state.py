@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from hermes_edge.errors import SettingsError, StorageError
 
@@ -24,20 +27,15 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
     target = folder / STATE_NAME
     beside = target.with_suffix(".part")
     try:
-        with beside.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, target)
-    # torch raises RuntimeError where the disk is full.
-    except (OSError, RuntimeError) as error:
+        with writing(target):
+            with beside.open("wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, target)
+    except StorageError:
         beside.unlink(missing_ok=True)
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise StorageError(
-            f"cannot save the training to {target}",
-            found=reason,
-            fix="Make room and start the same command again: it goes on from the last save",
-        ) from None
+        raise
 
 
 def load_state(folder: Path, recipe: str, seed: int) -> dict[str, Any] | None:
@@ -57,7 +55,7 @@ def load_state(folder: Path, recipe: str, seed: int) -> dict[str, Any] | None:
     except Exception as error:
         raise StorageError(
             f"{path} is damaged",
-            found=str(error).splitlines()[0],
+            found=_first_line(error),
             fix="Delete it to begin again, or restore a copy",
         ) from None
     if found != (recipe, seed):
@@ -71,9 +69,26 @@ def load_state(folder: Path, recipe: str, seed: int) -> dict[str, Any] | None:
 
 
 def append_log(folder: Path, record: dict[str, Any]) -> None:
-    """One line of JSON."""
+    """Add one line of JSON; raises StorageError where that fails."""
+    path = folder / LOG_NAME
+    with writing(path), path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What goes wrong while a path is written becomes a StorageError that names it."""
     try:
-        with (folder / LOG_NAME).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
-    except OSError as error:
-        raise StorageError(f"cannot write {folder / LOG_NAME}", found=error.strerror) from None
+        yield
+    # torch raises RuntimeError where the disk is full, safetensors an error of its own.
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or _first_line(error)
+        raise StorageError(
+            f"cannot write {path}",
+            found=reason,
+            fix="Mend that and start the same command again: it goes on from the last save",
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -106,6 +106,12 @@ def test_another_seed_asks_about_other_streams(result: Result) -> None:
             "unknown split: required train, validation, held-out, found 'test'",
         ),
         (
+            {"seed": 99_999_998},
+            SettingsError,
+            "the split held-out has no such streams: required seed and streams within 100000000, "
+            "found 99999998 + 3",
+        ),
+        (
             {"groups": (Group(0, 1, 1),)},
             SettingsError,
             "streams are out of range: required at least 1 of each, "

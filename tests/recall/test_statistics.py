@@ -6,9 +6,10 @@ import itertools
 import math
 import random
 
+import numpy as np
 import pytest
 
-from hermes_edge.recall.statistics import accuracy, compare, mcnemar
+from hermes_edge.recall.statistics import accuracy, bootstrap, compare, mcnemar, wilson
 
 
 @pytest.mark.parametrize(
@@ -81,3 +82,41 @@ def test_equal_seeds_give_equal_intervals() -> None:
     others = [random.Random(i + 500).random() < 0.5 for i in range(100)]
     streams = [i // 5 for i in range(100)]
     assert compare(answers, others, streams, 3) == compare(answers, others, streams, 3)
+
+
+def test_wilson_ends_solve_the_score_equation() -> None:
+    """The interval's ends are the shares p with (x/n - p)^2 = z^2 p (1 - p) / n."""
+    for asked in (1, 2, 7, 100, 1440):
+        for right in {0, 1, asked // 3, asked - 1, asked}:
+            for end in wilson(right, asked):
+                score = (right / asked - end) ** 2 - 3.841458820694124 * end * (1 - end) / asked
+                assert 0 <= end <= 1
+                assert score == pytest.approx(0, abs=1e-12)
+    assert wilson(0, 9)[0] == 0.0
+    assert wilson(9, 9)[1] == 1.0
+
+
+def test_mcnemar_of_many_questions_stays_a_number() -> None:
+    assert mcnemar(5, 15) == pytest.approx(0.04138947, abs=1e-8)
+    assert mcnemar(0, 5000) == 0.0
+    assert mcnemar(2500, 2500) == 1.0
+
+
+def test_the_bootstrap_draws_whole_streams() -> None:
+    """Three streams: all 27 draws, weighted alike, against the quantiles of many random ones."""
+    first = np.array([1, 1, 0, 0, 1, 1], np.bool_)
+    second = np.array([0, 0, 1, 0, 0, 1], np.bool_)
+    streams = np.array([7, 7, 3, 3, 3, 9], np.int64)
+    gains = {7: [1, 1], 3: [-1, 0, 1], 9: [0]}
+    draws = []
+    for draw in itertools.product(gains, repeat=3):
+        drawn = [gain for stream in draw for gain in gains[stream]]
+        draws.append(sum(drawn) / len(drawn))
+    expected = [float(np.quantile(draws, q, method="inverted_cdf")) for q in (0.025, 0.975)]
+    assert bootstrap(first, second, streams) == pytest.approx(expected)
+
+
+def test_one_stream_tells_nothing_of_the_spread() -> None:
+    found = compare([True, False], [False, False], [1, 1])
+    assert found is not None
+    assert all(map(math.isnan, found.interval))
