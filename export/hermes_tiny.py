@@ -12,14 +12,8 @@ from tempfile import TemporaryDirectory
 import torch
 from transformers import LlavaOnevisionForConditionalGeneration
 
+from hermes_edge import shipped
 from hermes_edge.export import export_checkpoint
-from hermes_edge.shipped import (
-    DEMO_FRAMES,
-    DEMO_SEED,
-    DEMO_VIDEO,
-    TINY_BUNDLE,
-    TINY_CHECKPOINT,
-)
 from hermes_edge.synthetic import make_stream, write_video
 
 
@@ -31,11 +25,11 @@ def halve(trained: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    trained = Path(sys.argv[1])
-    halve(trained, TINY_CHECKPOINT)
+    bundle = shipped.TINY_BUNDLE
+    halve(Path(sys.argv[1]), shipped.TINY_CHECKPOINT)
     with TemporaryDirectory() as folder:
         # The bundle carries the name of its checkpoint's folder.
-        named = shutil.copytree(TINY_CHECKPOINT, Path(folder) / "hermes-tiny")
-        manifest = export_checkpoint(named, TINY_BUNDLE, embedding_probe=True, overwrite=True)
-    write_video(DEMO_VIDEO, make_stream(DEMO_SEED, DEMO_FRAMES))
-    print(f"{TINY_BUNDLE}: {sum(record.bytes for record in manifest.files):,} B")
+        named = shutil.copytree(shipped.TINY_CHECKPOINT, Path(folder) / "hermes-tiny")
+        manifest = export_checkpoint(named, bundle, embedding_probe=True, overwrite=True)
+    write_video(shipped.DEMO_VIDEO, make_stream(shipped.DEMO_SEED, shipped.DEMO_FRAMES))
+    print(f"{bundle}: {sum(record.bytes for record in manifest.files):,} B")

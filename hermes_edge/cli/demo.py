@@ -49,6 +49,7 @@ def demo(
     truths = demo_questions()
     timed = [TimedQuestion(float(truth.asked_frame), truth.text) for truth in truths]
     rows: list[Sequence[str]] = []
+    memories: dict[str, Sequence[str]] = {}
     right, resident = 0, []
     with (
         open_source(DEMO_VIDEO) as source,
@@ -60,36 +61,30 @@ def demo(
     ):
         for due, truth in zip(feed_until_due(session, source, timed), truths, strict=True):
             answer = session.ask(due.question.text, SamplingParams(max_new_tokens=_ANSWER_TOKENS))
-            memory = session.memory()
+            memory, at = session.memory(), clock(due.question.at_s)
             text = " ".join(without_controls(answer.text).split())
             right += text == truth.answer
+            verdict = truth.answer if text == truth.answer else f"{truth.answer} (wrong)"
+            rows.append((at, truth.text, text, verdict, f"{answer.ttft_ms:.1f} ms"))
             resident.append(resident_bytes())
-            rows.append(
-                (
-                    clock(due.question.at_s),
-                    truth.text,
-                    text,
-                    truth.answer if text == truth.answer else f"{truth.answer}  (wrong)",
-                    f"{answer.ttft_ms:.1f} ms",
-                    f"{memory.frames_seen * runtime.manifest.tokens_per_frame:,}",
-                    f"{memory.rows}",
-                    size(resident[-1]),
-                )
-            )
+            seen = memory.frames_seen * runtime.manifest.tokens_per_frame
+            slabs = size(memory.slab_bytes + memory.spare_bytes)
+            memories[at] = (at, f"{seen:,}", f"{memory.rows}", slabs, size(resident[-1]))
         kept, bands = session.rows(), [layer.band for layer in memory.layers]
+    name = runtime.manifest.model_id
     table(
-        f"{runtime.manifest.model_id}, budget {_BUDGET_TOKENS} tokens a layer",
-        ("at", "question", "answer", "truth", "TTFT", "tokens seen", "rows", "resident"),
+        f"{name}, budget {_BUDGET_TOKENS} tokens a layer",
+        ("at", "question", "answer", "truth", "TTFT"),
         rows,
     )
+    table("Its memory", ("at", "tokens seen", "rows", "slabs", "resident"), memories.values())
     stdout().print(
-        f"{right} of {len(rows)} right. Slabs of {size(memory.slab_bytes + memory.spare_bytes)} "
-        f"were allocated once; from the first to the last question, resident memory grew by "
-        f"{size(max(resident[-1] - resident[0], 0))}."
+        f"{right} of {len(rows)} right. Slabs were allocated once; from the first to the last "
+        f"question, resident memory grew by {size(max(resident[-1] - resident[0], 0))}."
     )
     lines = layer_lines(kept, bands, memory.frames_seen, runtime.manifest.tokens_per_frame)
     with open_source(DEMO_VIDEO) as source:
         shown = [f.image for i, f in enumerate(source) if i % (DEMO_FRAMES // _THUMBNAILS) == 0]
-    title = f"{runtime.manifest.model_id}: what {_BUDGET_TOKENS} tokens a layer remember"
-    write_picture(picture, f"{title} of {memory.frames_seen} frames", lines, shown)
+    title = f"{name}: what {_BUDGET_TOKENS} tokens a layer remember of {memory.frames_seen} frames"
+    write_picture(picture, title, lines, shown)
     stdout().print(f"What is remembered, by layer and age: {picture}")

@@ -46,8 +46,10 @@ class Question:
         text: as a user would ask it, options included.
         answer: the whole answer, one word.
         asked_frame: the newest frame seen when it is asked.
-        evidence_frame: the newest frame of the scene that must be remembered (of several, as in
-            a count, the oldest); None where the answer is that something never was.
+        evidence_frame: the newest frame seen of the scene that tells the answer: of the last with
+            the thing for its colour and existence. Where several must be remembered, of the
+            oldest: the first with the thing for a count, the scene before, the older of two. None
+            where the answer is that something never was.
         choice: whether it is multiple choice.
     """
 
@@ -79,14 +81,7 @@ def make_question(
     Raises:
         SettingsError: an unknown kind, or a frame that the stream does not have.
     """
-    if kind not in _MAKERS:
-        raise SettingsError("unknown kind of question", required=", ".join(KINDS), found=repr(kind))
-    if not 0 <= frame < stream.frames:
-        raise SettingsError(
-            "the frame is outside of the stream",
-            required=f"0 to {stream.frames - 1}",
-            found=frame,
-        )
+    _check(stream, (kind,), (frame,))
     seen = Seen(stream, frame)
     question = _MAKERS[kind](seen, chance)
     if question is None or not choice:
@@ -112,8 +107,12 @@ def pick_questions(
         kinds: which kinds.
         frames: when questions may be asked; any frame by default.
         choice_share: share asked in multiple-choice form, of the kinds that have one.
+
+    Raises:
+        SettingsError: an unknown kind, or a frame that the stream does not have.
     """
     moments = range(stream.frames) if frames is None else frames
+    _check(stream, kinds, moments)
     picked = []
     for _ in range(count):
         kind, frame = chance.choice(kinds), chance.choice(moments)
@@ -122,6 +121,21 @@ def pick_questions(
         if question is not None:
             picked.append(question)
     return sorted(picked, key=lambda question: question.asked_frame)
+
+
+def _check(stream: Stream, kinds: Sequence[str], frames: Sequence[int]) -> None:
+    for kind in kinds:
+        if kind not in _MAKERS:
+            raise SettingsError(
+                "unknown kind of question", required=", ".join(KINDS), found=repr(kind)
+            )
+    for frame in frames:
+        if not 0 <= frame < stream.frames:
+            raise SettingsError(
+                "the frame is outside of the stream",
+                required=f"0 to {stream.frames - 1}",
+                found=frame,
+            )
 
 
 class Seen:

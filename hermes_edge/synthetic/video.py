@@ -35,13 +35,15 @@ def write_video(path: str | Path, stream: Stream, fps: float = 1.0) -> None:
     target = os.path.abspath(path)
     with quiet_opencv():
         writer = cv2.VideoWriter(target, cv2.VideoWriter.fourcc(*"MJPG"), fps, (SIDE, SIDE))
+    written = 0
+    # Where it is not open, an older file of that name may still be there.
     if writer.isOpened():
         for frame in draw_stream(stream):
             writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-    writer.release()
-    # The writer reports no error, but a file that was cut short lacks its frame count.
-    with quiet_opencv():
-        written = max(round(cv2.VideoCapture(target).get(cv2.CAP_PROP_FRAME_COUNT)), 0)
+        writer.release()
+        # The writer reports no error, but a file that was cut short lacks its frame count.
+        with quiet_opencv():
+            written = max(round(cv2.VideoCapture(target).get(cv2.CAP_PROP_FRAME_COUNT)), 0)
     if written != stream.frames:
         raise StorageError(
             f"cannot write {path}",

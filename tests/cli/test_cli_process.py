@@ -38,7 +38,7 @@ def test_error_has_its_own_exit_code_and_no_traceback(spawn: Spawn) -> None:
 
 @pytest.fixture
 def long_video(tmp_path: Path) -> Path:
-    """Long enough to be interrupted: 4,000 frames."""
+    """Long enough to be interrupted: 3,000 frames."""
     path = tmp_path / "long.avi"
     write_video(path, make_stream(0, 3000), fps=10)
     return path

@@ -64,6 +64,12 @@ def test_a_thing_is_never_in_two_scenes_in_a_row() -> None:
             assert len(names) == len(set(names))
 
 
+def test_scenes_have_all_lengths_up_to_six_alike() -> None:
+    lengths = Counter(scene.frames for stream in _streams() for scene in stream.scenes[:-1])
+    assert set(lengths) == {1, 2, 3, 4, 5, 6}
+    assert min(lengths.values()) > 0.14 * lengths.total()
+
+
 def test_every_kind_of_scene_occurs() -> None:
     kinds: Counter[str] = Counter()
     for stream in _streams():
