@@ -42,7 +42,7 @@ def train(
 
             training.run(report)
     except HermesEdgeError as error:
-        console.print(f"error: {error}", markup=False)
+        console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
         raise typer.Exit(130) from None

@@ -142,11 +142,11 @@ def test_a_folder_that_is_a_file_is_said(tmp_path: Path) -> None:
     )
 
 
-# Room for the checkpoint of 17 MB, not for the state of 50 MB.
+# Room for the checkpoint of 17 MB, not for the state of 22 MB and more.
 SMALL_DISK = """
 import resource, signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (30_000_000, 30_000_000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (19_000_000, 19_000_000))
 """
 
 
