@@ -161,7 +161,7 @@ def test_a_full_disk_leaves_the_last_save(trained: Path, tmp_path: Path) -> None
     text = rf"error: cannot write {re.escape(str(tmp_path / STATE_NAME))}: found .+\. Mend that"
     assert re.search(text, done.stderr)
     assert (tmp_path / STATE_NAME).read_bytes() == before
-    assert {path.name for path in tmp_path.iterdir()} == {STATE_NAME, "checkpoint"}
+    assert {path.name for path in tmp_path.iterdir()} == {STATE_NAME, "checkpoint", "log.jsonl"}
 
 
 HIDE_TORCH = """
