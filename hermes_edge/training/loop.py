@@ -20,11 +20,21 @@ from hermes_edge.training.frames import frame_batch
 from hermes_edge.training.losses import Hints, decoder_loss, tower_loss, word_rows
 from hermes_edge.training.model import make_model, make_tokenizer, save_checkpoint, token_id
 from hermes_edge.training.schedule import RECIPES, Recipe, cosine, mean
-from hermes_edge.training.state import append_log, load_state, save_state, writing
+from hermes_edge.training.state import (
+    STATE_NAME,
+    append_log,
+    load_state,
+    restoring,
+    save_state,
+    writing,
+)
 
 Report = Callable[[int, int, str], None]
 """Steps done, steps in all, figures in words."""
 
+# Seeds of streams that a training has for itself.
+_SEEDS_EACH = 10_000_000
+_MOST_SEED = len(SPLITS["train"]) // _SEEDS_EACH - 1
 _WARM_UP_STEPS = 100
 _BETAS, _WEIGHT_DECAY, _CLIP = (0.9, 0.98), 0.02, 1.0
 
@@ -36,11 +46,14 @@ class Training:
         """Begin, or go on where the folder's last save is.
 
         Raises:
-            SettingsError: an unknown recipe, or the folder holds another training.
+            SettingsError: an unknown recipe, a seed whose streams leave the training split, or
+                the folder holds another training.
             StorageError: its state is damaged, or it cannot be written.
         """
         if recipe not in RECIPES:
             raise SettingsError("unknown recipe", required=", ".join(RECIPES), found=repr(recipe))
+        if not 0 <= seed <= _MOST_SEED:
+            raise SettingsError("seed is out of range", required=f"0 to {_MOST_SEED}", found=seed)
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.name, self.seed = folder, recipe, seed
@@ -55,14 +68,10 @@ class Training:
         self._figures: list[dict[str, float]] = []
         state = load_state(folder, recipe, seed)
         if state is not None:
-            self.step = state["step"]
-            self.model.load_state_dict(state["model"])
-            self.hints.load_state_dict(state["hints"])
-            if state["optimizer"] is not None:
-                self._optimizer = self._new_optimizer()
-                self._optimizer.load_state_dict(state["optimizer"])
+            with restoring(folder / STATE_NAME):
+                self._restore(state)
         # The packer needs prefix and questions as the runtime makes them.
-        self._export()
+        save_checkpoint(self.checkpoint, self.model, self.tokenizer)
         codec = TextCodec.open(self.checkpoint, "<video>")
         self._packer = Packer(codec, token_id(self.tokenizer, "<|im_end|>"))
 
@@ -104,7 +113,7 @@ class Training:
             if self.step % self.recipe.save_every == 0:
                 self.save()
         self.save()
-        self._export()
+        save_checkpoint(self.checkpoint, self.model, self.tokenizer)
 
     def save(self) -> None:
         """Write the state; raises StorageError and leaves the old one where that fails."""
@@ -121,9 +130,13 @@ class Training:
             },
         )
 
-    def _export(self) -> None:
-        with writing(self.checkpoint):
-            save_checkpoint(self.checkpoint, self.model, self.tokenizer)
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.step = state["step"]
+        self.model.load_state_dict(state["model"])
+        self.hints.load_state_dict(state["hints"])
+        if state["optimizer"] is not None:
+            self._optimizer = self._new_optimizer()
+            self._optimizer.load_state_dict(state["optimizer"])
 
     @property
     def _in_tower(self) -> bool:
@@ -159,7 +172,7 @@ class Training:
 
     def _loss(self) -> tuple[torch.Tensor, dict[str, float]]:
         # Seeds of single frames and of streams are far apart, and all of the training split.
-        first = SPLITS["train"].start + self.seed * 10_000_000
+        first = SPLITS["train"].start + self.seed * _SEEDS_EACH
         if self._in_tower:
             arrays = frame_batch(first + self.step, self.recipe.tower_frames)
             frames, things, colours = map(torch.from_numpy, arrays)

@@ -24,6 +24,7 @@ from hermes_edge.export.random_checkpoint import (
 from hermes_edge.memory.probes import GLOBAL_GUIDANCE, LOCAL_GUIDANCE
 from hermes_edge.synthetic.questions import LETTERS, NOTHING
 from hermes_edge.synthetic.world import COLOURS, THINGS
+from hermes_edge.training.state import replacing
 
 IMAGE_SIDE = 64
 PATCH_SIDE = 8
@@ -152,9 +153,12 @@ def visual_tokens(model: LlavaOnevisionForConditionalGeneration, frames: Tensor)
 def save_checkpoint(
     folder: Path, model: LlavaOnevisionForConditionalGeneration, tokenizer: Tokenizer
 ) -> None:
-    """Write weights, configuration, processor, tokenizer and chat template."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with quiet_transformers():
-        model.save_pretrained(folder)
-    write_processor(folder, IMAGE_SIDE, mean=(0.5, 0.5, 0.5))
-    save_tokenizer(folder, tokenizer)
+    """Write weights, configuration, processor, tokenizer and chat template.
+
+    Raises:
+        StorageError: a file cannot be written; a checkpoint that is there stays as it is.
+    """
+    with replacing(folder) as beside, quiet_transformers():
+        save_tokenizer(beside, tokenizer)
+        write_processor(beside, IMAGE_SIDE, mean=(0.5, 0.5, 0.5))
+        model.save_pretrained(beside)
