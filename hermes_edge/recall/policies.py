@@ -45,7 +45,6 @@ class Film:
     """A stream as the decoder sees it, with its questions by the frame at which they are asked."""
 
     tokens: Array
-    frames: int
     questions: Mapping[int, Sequence[Question]]
 
 

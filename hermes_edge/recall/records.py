@@ -54,11 +54,6 @@ class Result:
     machine: MachineFigures
 
     @property
-    def git_commit(self) -> str | None:
-        """The commit of the checkout that ran it."""
-        return self.machine.git_commit
-
-    @property
     def policies(self) -> list[str]:
         """Labels in the order of :data:`POLICIES`, others by name after them."""
         order = {label: index for index, label in enumerate(POLICIES)}

@@ -208,7 +208,7 @@ def _film(runtime: Runtime, seed: int, group: Group) -> tuple[Film, list[Questio
     for question in questions:
         by_moment.setdefault(question.asked_frame, []).append(question)
     tokens = runtime.encode([*draw_stream(stream)])
-    return Film(tokens, group.frames, by_moment), questions
+    return Film(tokens, by_moment), questions
 
 
 def _record(seed: int, frames: int, question: Question) -> Asked:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from hermes_edge.training.batches import Packer
 from hermes_edge.training.frames import frame_batch
 from hermes_edge.training.losses import Hints, decoder_loss, tower_loss, word_rows
 from hermes_edge.training.model import make_model, make_tokenizer, save_checkpoint, token_id
-from hermes_edge.training.schedule import RECIPES, Recipe, cosine, mean
+from hermes_edge.training.schedule import RECIPES, Recipe, cosine
 from hermes_edge.training.state import (
     STATE_NAME,
     append_log,
@@ -96,7 +97,7 @@ class Training:
                 group["lr"] = rate
             loss, figures = self._loss()
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(loss)
             weights = [w for group in optimizer.param_groups for w in group["params"]]
             torch.nn.utils.clip_grad_norm_(weights, _CLIP)
             optimizer.step()
@@ -105,7 +106,7 @@ class Training:
             if self.step % self.recipe.log_every == 0 or self.step == self.recipe.steps:
                 record = {"step": self.step, "rate": rate, "s": time.monotonic() - began}
                 keys = self._figures[-1]
-                record |= {k: mean([f[k] for f in self._figures if k in f]) for k in keys}
+                record |= {k: fmean([f[k] for f in self._figures if k in f]) for k in keys}
                 self._figures = []
                 append_log(self.folder, record)
                 words = " ".join(f"{k} {record[k]:.3f}" for k in keys)

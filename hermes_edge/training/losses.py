@@ -15,8 +15,8 @@ from hermes_edge.training.frames import IGNORED, TARGETS
 from hermes_edge.training.model import token_id, visual_tokens
 
 # The layer whose visual rows must know what came before and how often they have come, and whose
-# rows of a question that name a thing must have looked it up. Without the latter, colours by name
-# were at 0.35 after 200 steps and hardly better after 480; see docs/log.md.
+# rows of a question that name a thing must have looked it up. Without the latter the answers' loss
+# stood at 0.45 after 500 steps; with it, 0.24 after 280 more (docs/log.md, 2026-11-25).
 _HINT_LAYER = 5
 _HINT_WEIGHT, _FACT_WEIGHT = 0.3, 0.5
 _COUNTS = 5

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hermes_edge.training.batches import Shape
@@ -74,8 +73,3 @@ RECIPES: dict[str, Recipe] = {"hermes-tiny": RECIPE, "quick": QUICK}
 def cosine(start: float, stop: float, passed: float) -> float:
     """From ``start`` to ``stop`` along half a cosine."""
     return stop + (start - stop) * 0.5 * (1 + math.cos(math.pi * passed))
-
-
-def mean(values: Sequence[float]) -> float:
-    """Of at least one value."""
-    return sum(values) / len(values)

@@ -87,7 +87,7 @@ def test_version(cli: Cli) -> None:
 
 
 def test_every_verb_has_help(cli: Cli) -> None:
-    verbs = ("export", "verify", "inspect", "run", "demo", "doctor", "bench")
+    verbs = ("export", "verify", "inspect", "run", "demo", "doctor", "bench", "recall")
     listed = cli("--help")[1]
     for verb in verbs:
         assert re.search(rf"^[│ ]*{verb} ", listed, re.M)

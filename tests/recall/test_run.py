@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,14 +19,11 @@ from hermes_edge.synthetic import SPLITS
 SHORT, LONG = Group(12, 2, 8), Group(160, 1, 8)
 
 
-def _settings(**changes: object) -> RecallSettings:
-    given: dict[str, object] = {
-        "bundle": TINY_BUNDLE,
-        "budget_shares": (0.1, 1.0),
-        "groups": (SHORT, LONG),
-        "threads": 1,
-    }
-    return RecallSettings(**{**given, **changes})  # type: ignore[arg-type]
+def _settings(**changes: Any) -> RecallSettings:
+    settings = RecallSettings(
+        bundle=TINY_BUNDLE, budget_shares=(0.1, 1.0), groups=(SHORT, LONG), threads=1
+    )
+    return replace(settings, **changes)
 
 
 def _run(settings: RecallSettings) -> Result:
@@ -119,7 +118,7 @@ def test_another_seed_asks_about_other_streams(result: Result) -> None:
         ),
     ],
 )
-def test_bad_settings(changes: dict[str, object], kind: type[HermesEdgeError], text: str) -> None:
+def test_bad_settings(changes: dict[str, Any], kind: type[HermesEdgeError], text: str) -> None:
     with pytest.raises(kind, match=rf"\A{re.escape(text)}\Z"):
         _run(_settings(**changes))
 

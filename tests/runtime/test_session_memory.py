@@ -113,7 +113,7 @@ def test_portions_of_frames_change_nothing(runtime: Runtime, visual_tokens: Visu
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("policy", ["hermes", "window", "uniform"])
+@pytest.mark.parametrize("policy", ["hermes", "window", "uniform", "random"])
 def test_invariants_hold_over_a_long_stream(
     runtime: Runtime, visual_tokens: VisualTokens, policy: str
 ) -> None:
@@ -132,7 +132,8 @@ def test_invariants_hold_over_a_long_stream(
         assert last + 64 < most + TOKENS_PER_FRAME
         for layer, rows in enumerate(session.rows()):
             check_rows(rows, budget, (chunk + 1) * TOKENS_PER_FRAME, layer, policy)
-    assert reindexed > 0
+    # A random memory drops the newest rows too, so positions are used again and never run out.
+    assert (reindexed > 0) == (policy != "random")
     assert session.timings().frames == session.timings().chunks == chunks
 
 

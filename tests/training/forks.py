@@ -15,12 +15,13 @@ import resource
 import runpy
 import signal
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import hermes_edge.export
-import hermes_edge.training.command
-import hermes_edge.training.loop  # noqa: F401
+# Loaded here, before the forks, and used in them.
+for name in ("hermes_edge.export", "hermes_edge.training.command", "hermes_edge.training.loop"):
+    import_module(name)
 
 
 def lose_power() -> None:
