@@ -10,7 +10,7 @@ import typer
 
 from hermes_edge import __version__
 from hermes_edge.bench.command import bench
-from hermes_edge.cli import demo, doctor, export, inspect, run, verify
+from hermes_edge.cli import demo, doctor, export, inspect, plan, run, verify
 from hermes_edge.cli.group import VerbGroup
 from hermes_edge.recall.command import recall
 
@@ -42,6 +42,7 @@ for verb in (
     export.export,
     verify.verify,
     inspect.inspect,
+    plan.plan,
     run.run,
     demo.demo,
     bench,

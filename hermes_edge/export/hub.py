@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from hermes_edge.errors import CheckpointError
 
 # Weights in safetensors, configuration, tokenizer; not the other formats of the same weights.
 _PATTERNS = ("*.json", "*.safetensors", "*.jinja", "merges.txt")
+_CONFIGURATION = ("*.json", "*.jinja", "merges.txt")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-def resolve_source(source: str | Path) -> tuple[Path, str]:
+def resolve_source(source: str | Path, *, weights: bool = True) -> tuple[Path, str]:
     """The local folder of a checkpoint and the name to record for it.
 
     A path that exists is always local. A text of the form ``organisation/name`` that is no path is
     fetched from the hub (into its own cache, once).
+
+    Args:
+        source: a path or a hub id.
+        weights: whether the weights are fetched too.
 
     Returns:
         The folder, and the hub id or the folder's name.
@@ -36,28 +43,40 @@ def resolve_source(source: str | Path) -> tuple[Path, str]:
             f"there is no folder {path}",
             required="a checkpoint folder, or a hub id such as organisation/name",
         )
-    return _download(source), source
+    with hub_errors(source):
+        return _download(source, _PATTERNS if weights else _CONFIGURATION), source
 
 
-def _download(hub_id: str) -> Path:
+def _download(hub_id: str, patterns: tuple[str, ...]) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
     from huggingface_hub.utils.tqdm import (
         are_progress_bars_disabled,
         disable_progress_bars,
         enable_progress_bars,
     )
 
-    wanted = f"the hub's checkpoint {hub_id}"
     bars_were_disabled = are_progress_bars_disabled()
     disable_progress_bars()
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=list(_PATTERNS)))
+        return Path(snapshot_download(hub_id, allow_patterns=list(patterns)))
+    finally:
+        if not bars_were_disabled:
+            enable_progress_bars()
+
+
+@contextmanager
+def hub_errors(hub_id: str) -> Iterator[None]:
+    """What the hub's client raises becomes a CheckpointError that says what to do."""
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    wanted = f"the hub's checkpoint {hub_id}"
+    try:
+        yield
     except GatedRepoError:
         raise CheckpointError(
             f"{wanted} is gated",
@@ -75,6 +94,3 @@ def _download(hub_id: str) -> Path:
             found=reason,
             fix="Check the network, or download it elsewhere and give the folder.",
         ) from None
-    finally:
-        if not bars_were_disabled:
-            enable_progress_bars()

@@ -65,21 +65,8 @@ class Weights:
         Raises:
             CheckpointError: it lists everything that is missing or has another shape.
         """
-        missing = sorted(name for name in expected if name not in self._places)
-        if missing:
-            raise CheckpointError(
-                f"{len(missing)} tensors are missing in the checkpoint",
-                required=", ".join(missing),
-                fix="Its weights are incomplete, or of another model than config.json says.",
-            )
-        shapes = {name: self._shape(name) for name in expected}
-        wrong = sorted(name for name, shape in expected.items() if shapes[name] != shape)
-        if wrong:
-            raise CheckpointError(
-                f"{len(wrong)} tensors have another shape than config.json says",
-                required=", ".join(f"{name} {list(expected[name])}" for name in wrong),
-                found=", ".join(str(list(shapes[name])) for name in wrong),
-            )
+        there = expected.keys() & self._places.keys()
+        check_shapes({name: self._shape(name) for name in there}, expected)
 
     def load(self, name: str, dtype: torch.dtype) -> Tensor:
         """One tensor, converted.
@@ -96,7 +83,7 @@ class Weights:
             raise CheckpointError(
                 f"{stored_name} in {path} has values that are not finite",
                 required="finite values" if not wide else f"values in the range of {dtype}",
-                fix="Export with --precision fp32." if wide else "Download it again.",
+                fix="Export with --dtype fp32." if wide else "Download it again.",
             )
         return tensor
 
@@ -104,6 +91,30 @@ class Weights:
         path, stored_name = self._places[name]
         with safe_open(path, framework="pt") as file:
             return tuple(file.get_slice(stored_name).get_shape())
+
+
+def check_shapes(
+    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Require shapes by canonical name.
+
+    Raises:
+        CheckpointError: it lists everything that is missing or has another shape.
+    """
+    missing = sorted(expected.keys() - found.keys())
+    if missing:
+        raise CheckpointError(
+            f"{len(missing)} tensors are missing in the checkpoint",
+            required=", ".join(missing),
+            fix="Its weights are incomplete, or of another model than config.json says.",
+        )
+    wrong = sorted(name for name, shape in expected.items() if found[name] != shape)
+    if wrong:
+        raise CheckpointError(
+            f"{len(wrong)} tensors have another shape than config.json says",
+            required=", ".join(f"{name} {list(expected[name])}" for name in wrong),
+            found=", ".join(str(list(found[name])) for name in wrong),
+        )
 
 
 def _stored_names(path: Path) -> list[str]:

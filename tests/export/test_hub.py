@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ import pytest
 
 from hermes_edge.errors import CheckpointError
 from hermes_edge.export.hub import resolve_source
+from hermes_edge.shipped import TINY_CHECKPOINT
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILES = {
@@ -25,8 +27,21 @@ FILES = {
 }
 
 
+REPOSITORIES = {
+    "org/good": FILES,
+    "org/tiny": {path.name: path.read_bytes() for path in TINY_CHECKPOINT.iterdir()},
+    "org/other": {
+        path.name: path.read_bytes().replace(b'"intermediate_size": 384', b'"intermediate_size": 8')
+        for path in TINY_CHECKPOINT.iterdir()
+    },
+    "org/pickled": {"config.json": (TINY_CHECKPOINT / "config.json").read_bytes()},
+}
+
+
 class Hub(BaseHTTPRequestHandler):
-    """Knows one repository, refuses another, and no third."""
+    """Knows some repositories, refuses others, and counts what it sends of weights."""
+
+    sent_weights = 0
 
     def do_HEAD(self) -> None:
         self._answer()
@@ -35,17 +50,21 @@ class Hub(BaseHTTPRequestHandler):
         self._answer()
 
     def _answer(self) -> None:
-        name = self.path.rsplit("/", 1)[-1]
-        if self.path.startswith("/api/models/org/good"):
-            siblings = [{"rfilename": name} for name in FILES]
+        parts = self.path.partition("?")[0].removeprefix("/api/models").split("/")
+        repository, name = "/".join(parts[1:3]), parts[-1]
+        files = REPOSITORIES.get(repository, {})
+        if self.path.startswith("/api/models/") and files:
+            siblings = [{"rfilename": name} for name in files]
             tree = [
                 {"type": "file", "path": name, "oid": COMMIT, "size": len(content)}
-                for name, content in FILES.items()
+                for name, content in files.items()
             ]
-            info = {"id": "org/good", "sha": COMMIT, "siblings": siblings}
+            info = {"id": repository, "sha": COMMIT, "siblings": siblings}
             self._send(200, json.dumps(tree if "/tree/" in self.path else info).encode(), {})
-        elif self.path.startswith("/org/good/resolve/") and name in FILES:
-            self._send(200, FILES[name], {"ETag": f'"{name}"', "X-Repo-Commit": COMMIT})
+        elif "/resolve/" in self.path and name in files:
+            self._send_file(name, files[name])
+        elif files:
+            self._send(404, b"{}", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
         elif "org/gated" in self.path:
             self._send(403, b"{}", {"X-Error-Code": "GatedRepo"})
         elif "org/broken" in self.path:
@@ -60,6 +79,17 @@ class Hub(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+    def _send_file(self, name: str, content: bytes) -> None:
+        headers = {"ETag": f'"{name}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if wanted is not None:
+            start, last = map(int, wanted.groups())
+            headers["Content-Range"] = f"bytes {start}-{last}/{len(content)}"
+            content = content[start : last + 1]
+        if name.endswith(".safetensors") and self.command == "GET":
+            Hub.sent_weights += len(content)
+        self._send(206 if wanted is not None else 200, content, headers)
 
     def log_message(self, format: str, *args: object) -> None:
         """Tests print nothing."""
@@ -80,21 +110,28 @@ def hub() -> Iterator[str]:
 ASK = """
 import sys
 from hermes_edge.errors import CheckpointError
+from hermes_edge.export.headers import read_headers
 from hermes_edge.export.hub import resolve_source
 try:
-    folder, name = resolve_source(sys.argv[1])
-    print(name, *sorted(path.name for path in folder.iterdir()))
+    if sys.argv[2] == "headers":
+        headers = read_headers(sys.argv[1])
+        print(headers.model_id, headers.config.decoder.layers)
+        folder = headers.folder
+    else:
+        folder, name = resolve_source(sys.argv[1])
+        print(name)
+    print(*sorted(path.name for path in folder.iterdir()))
 except CheckpointError as error:
     print(error)
 """
 
 
-def ask(source: str, endpoint: str, cache: Path) -> str:
+def ask(source: str, endpoint: str, cache: Path, what: str = "all") -> str:
     """What the source resolves to, or the error; nothing else may be written to the terminal."""
     environment = {name: text for name, text in os.environ.items() if not name.startswith("HF_")}
     environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(cache), "NO_PROXY": "127.0.0.1"}
     result = subprocess.run(
-        [sys.executable, "-c", ASK, source], capture_output=True, text=True, env=environment
+        [sys.executable, "-c", ASK, source, what], capture_output=True, text=True, env=environment
     )
     assert (result.returncode, result.stderr) == (0, "")
     return result.stdout.strip()
@@ -102,7 +139,30 @@ def ask(source: str, endpoint: str, cache: Path) -> str:
 
 def test_fetches_what_is_needed_and_no_more(hub: str, tmp_path: Path) -> None:
     assert ask("org/good", hub, tmp_path) == (
-        "org/good chat_template.jinja config.json model.safetensors"
+        "org/good\nchat_template.jinja config.json model.safetensors"
+    )
+
+
+def test_headers_come_without_the_weights(hub: str, tmp_path: Path) -> None:
+    Hub.sent_weights = 0
+    lines = ask("org/tiny", hub, tmp_path, "headers").splitlines()
+    assert lines[0] == "org/tiny 10"
+    assert "model.safetensors" not in lines[1]
+    assert "config.json" in lines[1]
+    whole = len(REPOSITORIES["org/tiny"]["model.safetensors"])
+    assert 8 < Hub.sent_weights < whole / 10
+
+
+def test_headers_of_another_model(hub: str, tmp_path: Path) -> None:
+    message = ask("org/other", hub, tmp_path, "headers")
+    assert message.startswith("30 tensors have another shape than config.json says: required ")
+
+
+def test_headers_without_safetensors(hub: str, tmp_path: Path) -> None:
+    message = ask("org/pickled", hub, tmp_path, "headers")
+    assert message.startswith(
+        "the hub's checkpoint org/pickled has no weights that can be read: "
+        "required model.safetensors or model.safetensors.index.json, found "
     )
 
 

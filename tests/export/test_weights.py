@@ -161,7 +161,7 @@ def test_too_large_for_half_precision(tmp_path: Path) -> None:
         weights.load("lm_head.weight", torch.float16)
     assert str(caught.value) == (
         f"lm_head.weight in {path} has values that are not finite: required values in the range of "
-        "torch.float16. Export with --precision fp32."
+        "torch.float16. Export with --dtype fp32."
     )
 
 

@@ -1,0 +1,1 @@
+"""What a model, a budget and a number of streams would take of a device, before anything runs."""

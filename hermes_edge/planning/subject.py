@@ -1,0 +1,146 @@
+"""What is planned: a bundle's or a checkpoint's geometry, and the bytes of its weights.
+
+Of a checkpoint only ``config.json`` and the headers of its safetensors are read; from the hub only
+these are fetched, so a plan costs a few kilobytes whatever the model weighs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from hermes_edge.errors import DependencyError, SettingsError
+from hermes_edge.manifest import MANIFEST_NAME, TOKENIZER_NAME, Manifest, read_manifest
+from hermes_edge.runtime.text import TextCodec
+from hermes_edge.spec import PRECISION_BYTES, DecoderSpec, Precision, VisionSpec
+
+_DEFAULT_CHUNK_FRAMES = 16
+# Of LLaVA-OneVision's template with its default system text, where no tokenizer tells.
+_DEFAULT_PREFIX_TOKENS = 14
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """Tokens of a frame, and frames of a chunk unless told otherwise."""
+
+    tokens: int
+    chunk: int
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A model in a precision.
+
+    Attributes:
+        prefix_tokens: of the system text, which every memory keeps.
+        vision_bytes: of the tower's and the projector's weights; 0 for a model that cannot see.
+        table_bytes: of the embedding table, which is read row by row from its file.
+    """
+
+    name: str
+    decoder: DecoderSpec
+    vision: VisionSpec | None
+    precision: Precision
+    frames: Frames
+    prefix_tokens: int
+    decoder_bytes: int
+    vision_bytes: int
+    table_bytes: int
+
+
+def open_subject(
+    source: str, precision: Precision | None = None, tokens_per_frame: int | None = None
+) -> Subject:
+    """A bundle's folder, a checkpoint's folder, or a hub id.
+
+    Args:
+        source: where the model is.
+        precision: of the export to come, fp16 by default; a bundle has its own.
+        tokens_per_frame: of a checkpoint without vision tower.
+
+    Raises:
+        BundleError, CheckpointError: it is damaged, or a model that cannot be exported.
+        SettingsError: a precision that a bundle does not have, or a missing ``tokens_per_frame``.
+        DependencyError: a checkpoint, without the packages of the export.
+    """
+    folder = Path(source).expanduser()
+    if (folder / MANIFEST_NAME).is_file():
+        return _of_bundle(folder, read_manifest(folder), precision)
+    if find_spec("transformers") is None:
+        raise DependencyError(
+            "a checkpoint's configuration is read with transformers",
+            required="the extra export, or an exported bundle",
+            found=f"no {MANIFEST_NAME} in {folder}",
+            fix="pip install 'hermes-edge[export]'",
+        )
+    return _of_checkpoint(source, precision or "fp16", tokens_per_frame)
+
+
+def _of_bundle(folder: Path, manifest: Manifest, precision: Precision | None) -> Subject:
+    if precision not in (None, manifest.precision):
+        raise SettingsError(
+            f"{folder} is exported already",
+            required=f"--dtype {manifest.precision}",
+            found=precision,
+            fix="Plan its checkpoint instead",
+        )
+    prefix = _DEFAULT_PREFIX_TOKENS
+    if (folder / TOKENIZER_NAME).is_file():
+        prefix = len(TextCodec.open(folder, manifest.video_token).prefix_ids(None))
+    return _subject(
+        manifest.model_id,
+        manifest.decoder,
+        manifest.vision,
+        manifest.precision,
+        Frames(manifest.tokens_per_frame, manifest.chunk_frames),
+        prefix,
+    )
+
+
+def _of_checkpoint(source: str, precision: Precision, tokens_per_frame: int | None) -> Subject:
+    from hermes_edge.export.headers import read_headers
+
+    headers = read_headers(source)
+    vision = headers.config.vision
+    tokens = vision.tokens_per_frame if vision is not None else tokens_per_frame
+    if tokens is None or tokens < 1:
+        raise SettingsError(
+            f"{headers.model_id} has no vision tower",
+            required="--tokens-per-frame, at least 1",
+            found=tokens,
+        )
+    return _subject(
+        headers.model_id,
+        headers.config.decoder,
+        vision,
+        precision,
+        Frames(tokens, _DEFAULT_CHUNK_FRAMES),
+        _DEFAULT_PREFIX_TOKENS,
+    )
+
+
+def _subject(
+    name: str,
+    decoder: DecoderSpec,
+    vision: VisionSpec | None,
+    precision: Precision,
+    frames: Frames,
+    prefix_tokens: int,
+) -> Subject:
+    size, width = PRECISION_BYTES[precision], decoder.embedding_width
+    weights = 0
+    if vision is not None:
+        projector = vision.width * width + width + width * width + width
+        weights = (vision.weight_count() + projector) * size
+    return Subject(
+        name=name,
+        decoder=decoder,
+        vision=vision,
+        precision=precision,
+        frames=frames,
+        prefix_tokens=prefix_tokens,
+        decoder_bytes=decoder.weight_count() * size,
+        vision_bytes=weights,
+        table_bytes=decoder.vocabulary * width * size,
+    )

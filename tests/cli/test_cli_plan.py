@@ -1,0 +1,69 @@
+"""``hermes-edge plan``."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+
+from hermes_edge.shipped import TINY_BUNDLE, TINY_CHECKPOINT
+
+Cli = Callable[..., tuple[int, str, str]]
+SMALL = ("--budget", 512, "--chunk-frames", 4, "--reserve-tokens", 96)
+
+
+def test_a_plan_that_fits(cli: Cli) -> None:
+    code, stdout, stderr = cli("plan", TINY_BUNDLE, "--device", "orin-nano-8gb", *SMALL)
+    assert (code, stderr) == (0, "")
+    assert stdout.startswith(
+        "hermes-tiny (fp32) on orin-nano-8gb: 8.0 GiB, 68 GB/s, 10.2 TFLOP/s\n"
+    )
+    for word in ("decoder weights", "slabs", "reserve", "needed", "left", "each further token"):
+        assert f" {word} " in stdout
+    assert stdout.endswith("It fits.\n")
+
+
+def test_the_same_as_json(cli: Cli) -> None:
+    code, stdout, _ = cli("plan", TINY_CHECKPOINT, "--device", "rtx-4090", *SMALL, "--json")
+    assert code == 0
+    document = json.loads(stdout)
+    assert document["precision"] == "fp16"
+    assert document["fits"] is True
+    assert sum(document["bytes"].values()) == document["needed_bytes"]
+    assert document["needed_bytes"] + document["left_bytes"] == 24 << 30
+
+
+def test_a_plan_that_does_not_fit_ends_with_the_knobs(cli: Cli) -> None:
+    code, stdout, stderr = cli(
+        *("plan", TINY_BUNDLE, "--device", "0.16GiB:10GB/s:1TFLOPS", "--streams", 60, *SMALL)
+    )
+    assert code == 7
+    assert " left              none " in stdout
+    assert re.fullmatch(
+        r"error: hermes-tiny does not fit 0\.16GiB:10GB/s:1TFLOPS: required 4\d\d\.\d MiB "
+        r"and \d+% of its time, found 163\.8 MiB\. Turn: --dtype fp16, or --streams \d+\n",
+        stderr,
+    )
+
+
+def test_this_machine_is_measured(cli: Cli) -> None:
+    code, stdout, _ = cli("plan", TINY_BUNDLE, "--device", "this", *SMALL, "--json")
+    assert code == 0
+    device = json.loads(stdout)["device"]
+    assert device["gbyte_per_s"] > 0.5
+    assert device["tflop_per_s"] > 0.001
+
+
+def test_bad_values(cli: Cli) -> None:
+    for options, message in (
+        (
+            ("--device", "l4", "--frame-size", "wide"),
+            "unknown --frame-size: required such as 1920x1080, found wide",
+        ),
+        (
+            ("--device", "l4", "--reserve", "7"),
+            "unknown --reserve: required bytes such as 1.5GiB, found 7",
+        ),
+    ):
+        code, stdout, stderr = cli("plan", TINY_BUNDLE, *SMALL, *options)
+        assert (code, stdout, stderr) == (2, "", f"error: {message}\n")
