@@ -6,20 +6,20 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from hermes_edge.cli.checks import Check, Status
+from hermes_edge.cli.hardware import Machine, examine_hardware
 from hermes_edge.cli.output import print_json, size, stdout
 from hermes_edge.cli.process import available_bytes
 from hermes_edge.errors import HermesEdgeError
 from hermes_edge.shipped import TINY_BUNDLE
-
-Status = Literal["pass", "warn", "fail"]
 
 # Distribution and the module that it brings.
 _CORE = {
@@ -42,20 +42,10 @@ _LOW_DISK_BYTES = 2 << 30
 _STYLES: dict[Status, str] = {"pass": "green", "warn": "yellow", "fail": "red"}
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One line: what was looked at, how it came out, what was found, what mends it."""
-
-    name: str
-    status: Status
-    found: str
-    fix: str | None = None
-
-
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Check Python, packages, ONNX Runtime, memory and disk. Exit code 1 if anything fails."""
+    """Check Python, packages, engines, GPU, cameras, memory, disk. Exit code 1 if any fails."""
     checks = list(examine())
     healthy = all(check.status != "fail" for check in checks)
     if as_json:
@@ -77,6 +67,7 @@ def examine() -> Iterator[Check]:
     yield from (_core_package(name, module) for name, module in _CORE.items())
     yield from (_export_package(name) for name in _EXPORT)
     yield from check_onnxruntime(installed_version, TINY_BUNDLE)
+    yield from examine_hardware(Machine())
     yield _memory()
     yield _disk()
 

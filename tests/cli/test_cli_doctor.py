@@ -9,7 +9,8 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from hermes_edge.cli.doctor import Check, check_onnxruntime
+from hermes_edge.cli.checks import Check
+from hermes_edge.cli.doctor import check_onnxruntime
 from hermes_edge.shipped import TINY_BUNDLE
 
 Cli = Callable[..., tuple[int, str, str]]
