@@ -22,19 +22,17 @@ from torch import Tensor
 from hermes_edge.runtime.resize import FrameResizer
 from hermes_edge.runtime.text import TextCodec
 from hermes_edge.synthetic.drawing import draw_scene
-from hermes_edge.synthetic.questions import Question, Seen, pick_questions
+from hermes_edge.synthetic.questions import LETTERS, Question, Seen, pick_questions
 from hermes_edge.synthetic.world import COLOURS, THINGS, Stream, make_stream
 from hermes_edge.training.captions import scene_caption, story_caption
+from hermes_edge.training.eviction import TOKENS, Int64Array, spread_positions, thinned
 from hermes_edge.training.frames import token_targets
-from hermes_edge.training.model import IMAGE_SIDE, MAX_POSITIONS
+from hermes_edge.training.model import IMAGE_SIDE, WORDS
 
 IGNORED = -100
-_TOKENS = 16
 _MOST_COUNT = 4
 # Guidance and story, or any question: the positions behind the stream that must be left.
 _LONGEST_QUESTION = 112
-
-Int64Array = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +64,8 @@ class Batch:
         word_rows: int64 [W], rows of [B * T] with the things that questions name.
         word_facts: int64 [3, W], what is known of each: colour (or never, or several), how often
             it has been seen, and what was seen before it, or ``IGNORED``.
+        options: int64 [2, O], rows of [B * T] with the words to choose from, and their letters.
+        choices: int64 [2, C], rows that predict a letter, and which of ``WORDS`` it stands for.
     """
 
     frames: Tensor
@@ -80,6 +80,8 @@ class Batch:
     counts: Tensor
     word_rows: Tensor
     word_facts: Tensor
+    options: Tensor
+    choices: Tensor
 
 
 @dataclass(slots=True)
@@ -97,6 +99,8 @@ class _Packed:
     counts: list[int]
     word_rows: list[int]
     word_facts: list[tuple[int, int, int]]
+    options: list[tuple[int, int]]
+    choices: list[tuple[int, int]]
 
 
 class Packer:
@@ -107,6 +111,8 @@ class Packer:
         self._prefix = codec.prefix_ids(None)
         self._resizer = FrameResizer(IMAGE_SIDE)
         self._things = {codec.encode(f" {thing}")[0]: thing for thing in THINGS}
+        self._words = {codec.encode(f" {word}")[0]: place for place, word in enumerate(WORDS)}
+        self._letters = {codec.encode(f" {name}")[0]: place for place, name in enumerate(LETTERS)}
 
     def batch(self, first_seed: int, shape: Shape) -> Batch:
         """The batch of seeds ``first_seed`` onwards."""
@@ -122,7 +128,7 @@ class Packer:
         frames, kept, before, counts = self._film(stream, chance, share)
         count, prefix = len(kept), len(self._prefix)
         questions = pick_questions(stream, shape.questions, chance, choice_share=shape.choice_share)
-        visual = _positions(kept, stream.frames, prefix, prefix + _LONGEST_QUESTION, chance)
+        visual = spread_positions(kept, stream.frames, prefix, prefix + _LONGEST_QUESTION, chance)
         packed = _Packed(
             frames=frames,
             kept=kept,
@@ -135,10 +141,13 @@ class Packer:
             counts=counts,
             word_rows=[],
             word_facts=[],
+            options=[],
+            choices=[],
         )
         for question in questions:
             self._append(packed, question, kept, visual)
             self._name_things(packed, question, Seen(stream, question.asked_frame))
+            self._list_options(packed, question)
         for caption in (scene_caption, story_caption):
             described = caption(stream, chance.randrange(stream.frames))
             self._append(packed, described, kept, visual)
@@ -149,7 +158,7 @@ class Packer:
     ) -> None:
         ids = self._codec.question_ids(question.text)
         answer = [*self._codec.encode(question.answer), self._end]
-        seen = int(np.searchsorted(kept, (question.asked_frame + 1) * _TOKENS))
+        seen = int(np.searchsorted(kept, (question.asked_frame + 1) * TOKENS))
         first = len(packed.ids)
         start = visual[seen - 1] + 1 if seen else len(self._prefix)
         rows = [*ids, *answer[:-1]]
@@ -158,6 +167,19 @@ class Packer:
         packed.blocks.append((first, first + len(rows), seen))
         packed.answer_rows += range(first + len(ids) - 1, first + len(rows))
         packed.answers += answer
+
+    def _list_options(self, packed: _Packed, question: Question) -> None:
+        """Every option's letter, at the row of its word; and the right one's word."""
+        if not question.choice:
+            return
+        first, last, _ = packed.blocks[-1]
+        for row, token in enumerate(packed.ids[first:last], first):
+            if token in self._letters:
+                packed.options.append((row + 1, self._letters[token]))
+                if LETTERS[self._letters[token]] == question.answer:
+                    word = self._words[packed.ids[row + 1]]
+        # The last row of a block is fed with the letter.
+        packed.choices.append((last - 2, word))
 
     def _name_things(self, packed: _Packed, question: Question, seen: Seen) -> None:
         """Facts about every thing that the question names, at the row that names it."""
@@ -183,10 +205,10 @@ class Packer:
             for sight in scene.sights:
                 seen[sight.thing] = seen.get(sight.thing, 0) + 1
             for frame, cover in draw_scene(scene):
-                base = len(frames) * _TOKENS
+                base = len(frames) * TOKENS
                 frames.append(self._resizer.resize(frame))
                 things, _ = token_targets(scene, cover)
-                tokens = _thinned(things, chance, share)
+                tokens = thinned(things, chance, share)
                 kept.append(base + tokens)
                 before += [previous] * len(tokens)
                 for token in tokens:
@@ -206,6 +228,8 @@ class Packer:
         mask = np.zeros((count, 1, rows, rows), np.bool_)
         kept, kept_rows, answer_rows, answers = [], [], [], []
         word_rows: list[int] = []
+        options: list[tuple[int, int]] = []
+        choices: list[tuple[int, int]] = []
         frames_each = len(packed[0].frames)
         for index, stream in enumerate(packed):
             length, visual = len(stream.ids), len(stream.kept)
@@ -218,11 +242,13 @@ class Packer:
             for first, stop, seen in stream.blocks:
                 view[first:stop, : prefix + seen] = True
                 view[first:stop, first:stop] = np.tri(stop - first, dtype=np.bool_)
-            kept.append(stream.kept + index * frames_each * _TOKENS)
+            kept.append(stream.kept + index * frames_each * TOKENS)
             kept_rows.append(index * rows + prefix + np.arange(visual))
             answer_rows += [index * rows + row for row in stream.answer_rows]
             answers += stream.answers
             word_rows += [index * rows + row for row in stream.word_rows]
+            options += [(index * rows + row, letter) for row, letter in stream.options]
+            choices += [(index * rows + row, word) for row, word in stream.choices]
         return Batch(
             frames=torch.from_numpy(np.stack([f for stream in packed for f in stream.frames])),
             kept=torch.from_numpy(np.concatenate(kept)),
@@ -235,12 +261,14 @@ class Packer:
             before=torch.tensor([b for stream in packed for b in stream.before]),
             counts=torch.tensor([c for stream in packed for c in stream.counts]),
             word_rows=torch.tensor(word_rows, dtype=torch.int64),
-            word_facts=torch.tensor(
-                [facts for stream in packed for facts in stream.word_facts], dtype=torch.int64
-            )
-            .view(-1, 3)
-            .T,
+            word_facts=_columns([f for stream in packed for f in stream.word_facts], 3),
+            options=_columns(options, 2),
+            choices=_columns(choices, 2),
         )
+
+
+def _columns(rows: Sequence[tuple[int, ...]], count: int) -> Tensor:
+    return torch.tensor(rows, dtype=torch.int64).view(-1, count).T
 
 
 def _facts(seen: Seen, thing: str) -> tuple[int, int, int]:
@@ -254,31 +282,3 @@ def _facts(seen: Seen, thing: str) -> tuple[int, int, int]:
         min(len(seen.where.get(thing, ())), _MOST_COUNT),
         IGNORED if before is None else THINGS.index(before),
     )
-
-
-def _thinned(things: Int64Array, chance: random.Random, share: float) -> Int64Array:
-    """Tokens of a frame that are kept; one of each thing always is."""
-    if share == 1.0:
-        return np.arange(_TOKENS)
-    kept = set(chance.sample(range(_TOKENS), max(round(share * _TOKENS), 1)))
-    for thing in set(things.tolist()):
-        if 0 <= thing < len(THINGS):
-            kept.add(chance.choice(np.flatnonzero(things == thing).tolist()))
-    return np.array(sorted(kept))
-
-
-def _positions(
-    kept: Int64Array, frames: int, prefix: int, reserved: int, chance: random.Random
-) -> list[int]:
-    """Positions of the visual rows: dense, with the holes of what is missing, or far apart."""
-    dense = chance.random() < 0.5
-    offsets = np.arange(len(kept)) if dense else kept.copy()
-    room = MAX_POSITIONS - reserved - 1 - int(offsets[-1])
-    if chance.random() < 0.6 and room > 0:
-        jumps = [chance.randint(0, chance.randint(0, room)) for _ in range(chance.randint(1, 4))]
-        total = max(sum(jumps), 1)
-        scale = min(1.0, chance.randint(0, room) / total)
-        for at, jump in enumerate(jumps):
-            frame = 0 if at == 0 else chance.randrange(frames)
-            offsets[kept >= frame * _TOKENS] += int(jump * scale)
-    return [prefix + int(offset) for offset in offsets]

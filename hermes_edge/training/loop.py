@@ -181,4 +181,4 @@ class Training:
         step = self.step - self.recipe.tower_steps
         phase, _ = self.recipe.phase_at(step)
         batch = self._packer.batch(first + 1_000_000 + 64 * step, phase.shape)
-        return decoder_loss(self.model, self.hints, batch)
+        return decoder_loss(self.model, self.hints, batch, phase.hints)

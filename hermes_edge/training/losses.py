@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,17 +10,35 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from hermes_edge.synthetic.questions import LETTERS
 from hermes_edge.synthetic.world import COLOURS, THINGS
 from hermes_edge.training.batches import Batch
 from hermes_edge.training.frames import IGNORED, TARGETS
-from hermes_edge.training.model import token_id, visual_tokens
+from hermes_edge.training.model import WORDS, token_id, visual_tokens
 
 # The layer whose visual rows must know what came before and how often they have come, and whose
 # rows of a question that name a thing must have looked it up. Without the latter the answers' loss
 # stood at 0.45 after 500 steps; with it, 0.24 after 280 more (docs/log.md, 2026-11-25).
 _HINT_LAYER = 5
-_HINT_WEIGHT, _FACT_WEIGHT = 0.3, 0.5
+# The layer whose row before an answer must know its word where a letter is asked for, and whose
+# options must know their letters: what is left is to find the one by the other.
+_CHOICE_LAYER = 7
 _COUNTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class HintWeights:
+    """Of what rows must know on the way, beside the answers' loss of weight 1.
+
+    Attributes:
+        visual: what came before, and how often; of visual rows.
+        words: colour, count and forerunner; of rows that name a thing.
+        choice: letters of options, and the right option's word before its letter.
+    """
+
+    visual: float
+    words: float
+    choice: float
 
 
 class Hints(nn.Module):
@@ -32,6 +51,8 @@ class Hints(nn.Module):
         self.word_facts = nn.ModuleList(
             nn.Linear(width, size) for size in (len(COLOURS) + 2, _COUNTS, len(THINGS))
         )
+        self.letters = nn.Linear(width, len(LETTERS))
+        self.choices = nn.Linear(width, len(WORDS))
 
 
 def word_rows(tokenizer: Tokenizer) -> Tensor:
@@ -71,7 +92,9 @@ def tower_loss(
     return loss, figures
 
 
-def decoder_loss(model: Any, hints: Hints, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+def decoder_loss(
+    model: Any, hints: Hints, batch: Batch, weights: HintWeights
+) -> tuple[Tensor, dict[str, float]]:
     """Cross-entropy of the answers' tokens, and of the hints."""
     with torch.no_grad():
         seen = visual_tokens(model, batch.frames).flatten(0, 1)[batch.kept]
@@ -95,11 +118,21 @@ def decoder_loss(model: Any, hints: Hints, batch: Batch) -> tuple[Tensor, dict[s
     for reader, wanted in zip(hints.word_facts, batch.word_facts, strict=True):
         if bool((wanted != IGNORED).any()):
             facts = facts + F.cross_entropy(reader(words), wanted, ignore_index=IGNORED)
+    choice = torch.zeros(())
+    for reader, (places, wanted) in (
+        (hints.letters, batch.options),
+        (hints.choices, batch.choices),
+    ):
+        if len(places):
+            chosen = outputs.hidden_states[_CHOICE_LAYER].flatten(0, 1)[places]
+            choice = choice + F.cross_entropy(reader(chosen), wanted)
     figures = {
         "answer": float(answer.detach()),
         "before": float(before.detach()),
         "counts": float(counts.detach()),
         "facts": float(facts.detach()),
+        "choice": float(choice.detach()),
         "right": float((logits.argmax(-1) == batch.answers).float().mean()),
     }
-    return answer + _HINT_WEIGHT * (before + counts) + _FACT_WEIGHT * facts, figures
+    loss = answer + weights.visual * (before + counts)
+    return loss + weights.words * facts + weights.choice * choice, figures

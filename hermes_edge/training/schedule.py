@@ -6,16 +6,23 @@ import math
 from dataclasses import dataclass
 
 from hermes_edge.training.batches import Shape
+from hermes_edge.training.losses import HintWeights
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """Steps on batches of one shape; the learning rate goes from one value to another."""
+    """Steps on batches of one shape.
+
+    Attributes:
+        from_rate, to_rate: of learning, from the first step to the last.
+        hints: weights of the losses that lead the way.
+    """
 
     steps: int
     shape: Shape
     from_rate: float
     to_rate: float
+    hints: HintWeights
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +54,14 @@ RECIPE = Recipe(
     tower_steps=1800,
     tower_frames=64,
     tower_rate=2e-3,
+    # Where a phase begins and what it changes: docs/log.md, 2026-11-25.
     phases=(
-        Phase(400, Shape(16, 6, 1, 14, 0.1), 1.5e-3, 1.5e-3),
-        Phase(500, Shape(8, 16, 3, 20, 0.2), 1.2e-3, 1.2e-3),
-        Phase(900, Shape(4, 48, 6, 30, 0.25), 1.0e-3, 5e-5),
+        Phase(600, Shape(16, 6, 1, 14, 0.2), 1.5e-3, 1.5e-3, HintWeights(0.3, 0.5, 0.0)),
+        Phase(300, Shape(16, 6, 1, 14, 0.3), 1.5e-3, 1.5e-3, HintWeights(1.0, 0.5, 0.0)),
+        Phase(100, Shape(8, 16, 3, 24, 0.3), 1.2e-3, 1.2e-3, HintWeights(1.0, 0.5, 0.0)),
+        Phase(400, Shape(8, 16, 3, 24, 0.5), 1.2e-3, 1.2e-3, HintWeights(1.0, 0.5, 0.0)),
+        Phase(300, Shape(8, 16, 3, 24, 0.5), 1.2e-3, 1.2e-3, HintWeights(1.0, 0.5, 0.5)),
+        Phase(1500, Shape(4, 48, 6, 40, 0.4), 1.0e-3, 5e-5, HintWeights(1.0, 0.5, 0.5)),
     ),
 )
 
@@ -59,8 +70,8 @@ QUICK = Recipe(
     tower_frames=8,
     tower_rate=1e-3,
     phases=(
-        Phase(4, Shape(2, 4, 1, 4, 0.5), 1e-3, 1e-3),
-        Phase(5, Shape(1, 8, 3, 4, 0.5), 1e-3, 1e-4),
+        Phase(4, Shape(2, 4, 1, 4, 0.5), 1e-3, 1e-3, HintWeights(0.3, 0.5, 0.0)),
+        Phase(5, Shape(1, 8, 3, 4, 0.5), 1e-3, 1e-4, HintWeights(1.0, 0.5, 0.5)),
     ),
     log_every=2,
     save_every=2,

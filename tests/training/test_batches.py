@@ -19,10 +19,11 @@ from hermes_edge.runtime.resize import FrameResizer
 from hermes_edge.runtime.text import TextCodec
 from hermes_edge.synthetic import Question, Scene, Sight, Stream, draw_scene, make_stream
 from hermes_edge.synthetic.world import COLOURS, THINGS
-from hermes_edge.training.batches import _LONGEST_QUESTION, Batch, Packer, Shape, _positions
+from hermes_edge.training.batches import _LONGEST_QUESTION, Batch, Packer, Shape
 from hermes_edge.training.captions import _MOST_SCENES
+from hermes_edge.training.eviction import spread_positions
 from hermes_edge.training.frames import IGNORED, TARGETS, token_targets
-from hermes_edge.training.model import MAX_POSITIONS, token_id, visual_tokens
+from hermes_edge.training.model import MAX_POSITIONS, WORDS, token_id, visual_tokens
 from hermes_edge.training.schedule import RECIPE
 
 N = 16
@@ -212,7 +213,7 @@ def test_positions_are_dense_holed_and_far_apart(frames: int) -> None:
     for seed in range(3000):
         chance = random.Random(seed)
         kept = np.array(sorted(chance.sample(range(frames * N), chance.randint(1, frames * N))))
-        found = np.array(_positions(kept, frames, prefix, prefix + _LONGEST_QUESTION, chance))
+        found = np.array(spread_positions(kept, frames, prefix, prefix + _LONGEST_QUESTION, chance))
         assert len(found) == len(kept) and np.all(np.diff(found) > 0)
         starts.add(int(found[0]))
         steps |= {*np.diff(found).tolist()}
@@ -360,3 +361,24 @@ def test_facts_stand_where_a_question_names_a_thing(
     assert len(expected) > 10
     rows, told = batch.word_rows.tolist(), [tuple(f) for f in batch.word_facts.T.tolist()]
     assert [*zip(rows, told, strict=True)] == expected
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_options_stand_where_their_words_are(
+    packer: Recorder, codec: TextCodec, tokenizer: Tokenizer, seed: int
+) -> None:
+    batch = packer.batch(seed, replace(SHAPE, questions=12, choice_share=0.7))
+    end, ids = token_id(tokenizer, "<|im_end|>"), batch.ids.flatten()
+    letters, words = [], []
+    for _, question, _, place in every_question(batch, packer.filmed, end, codec):
+        if question.choice:
+            listed = question.text.partition("? ")[2].split()
+            letters += [*zip(listed[1::2], range(4), strict=True)]
+            right = listed[listed.index(question.answer) + 1]
+            words.append((int(batch.answer_rows[place][0]), right))
+    assert len(words) > 5
+    rows, found = batch.options.tolist()
+    told = [codec.decode([int(ids[row])]).strip() for row in rows]
+    assert [*zip(told, found, strict=True)] == letters
+    rows, found = batch.choices.tolist()
+    assert [*zip(rows, (WORDS[word] for word in found), strict=True)] == words

@@ -14,7 +14,7 @@ from hermes_edge.runtime.text import TextCodec
 from hermes_edge.training.batches import Packer, Shape
 from hermes_edge.training.frames import frame_batch
 from hermes_edge.training.loop import Training
-from hermes_edge.training.losses import Hints, decoder_loss, tower_loss, word_rows
+from hermes_edge.training.losses import Hints, HintWeights, decoder_loss, tower_loss, word_rows
 from hermes_edge.training.model import make_model, token_id
 from hermes_edge.training.schedule import QUICK
 
@@ -61,11 +61,13 @@ def test_the_decoder_learns_a_batch_by_heart(
     torch.manual_seed(0)
     hints = Hints(untrained.config.text_config.hidden_size)
     modules = [untrained.model.language_model, hints]
-    told = learn(lambda: decoder_loss(untrained, hints, batch), modules, 24, 2e-3)
+    told = learn(
+        lambda: decoder_loss(untrained, hints, batch, HintWeights(0.3, 0.5, 0.5)), modules, 24, 2e-3
+    )
     assert told[0]["answer"] > 5.0
     assert told[-1]["answer"] < 0.5
     assert told[-1]["right"] > 0.9
-    for hint in ("before", "counts", "facts"):
+    for hint in ("before", "counts", "facts", "choice"):
         assert told[-1][hint] < 0.2 * told[0][hint]
 
 
