@@ -10,7 +10,7 @@ import typer
 
 from hermes_edge import __version__
 from hermes_edge.bench.command import bench
-from hermes_edge.cli import demo, doctor, export, inspect, plan, run, verify
+from hermes_edge.cli import build, demo, doctor, export, inspect, plan, run, verify
 from hermes_edge.cli.group import VerbGroup
 from hermes_edge.recall.command import recall
 
@@ -43,6 +43,7 @@ for verb in (
     verify.verify,
     inspect.inspect,
     plan.plan,
+    build.build,
     run.run,
     demo.demo,
     bench,

@@ -82,8 +82,22 @@ def _share_workspace(ort: Any) -> None:
 class OrtEngine:
     """One ONNX graph as an inference session; calls from several threads are safe."""
 
-    def __init__(self, path: Path, graph: GraphSpec, device: str = "cpu", threads: int = 0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        graph: GraphSpec,
+        device: str = "cpu",
+        threads: int = 0,
+        stream: int | None = None,
+    ) -> None:
         """Load and check one graph.
+
+        Args:
+            path: the ONNX file.
+            graph: what the contract demands of it.
+            device: ``cpu``, ``cuda`` or ``cuda:N``.
+            threads: 0 is one per core.
+            stream: address of the CUDA stream to compute on, or one of ONNX Runtime's own.
 
         Raises:
             SettingsError: unknown device name.
@@ -96,7 +110,7 @@ class OrtEngine:
         self._graph = graph
         self._device = (kind, index)
         self._dtypes = {t.name: np.dtype(t.dtype) for t in (*graph.inputs, *graph.outputs)}
-        self._session = _open_session(ort, path, kind, index, threads)
+        self._session = _open_session(ort, path, (kind, index), threads, stream)
         used = self._session.get_providers()[0]
         if used != _PROVIDERS[kind]:
             raise EngineError(
@@ -136,7 +150,10 @@ class OrtEngine:
             raise EngineError(f"a call of {self._graph.name} failed", found=str(error)) from error
 
 
-def _open_session(ort: Any, path: Path, kind: str, index: int, threads: int) -> Any:
+def _open_session(
+    ort: Any, path: Path, device: tuple[str, int], threads: int, stream: int | None
+) -> Any:
+    kind, index = device
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
@@ -145,7 +162,13 @@ def _open_session(ort: Any, path: Path, kind: str, index: int, threads: int) -> 
     if kind == "cpu":
         _share_workspace(ort)
         options.add_session_config_entry("session.use_env_allocators", "1")
-    provider: Any = _PROVIDERS[kind] if kind == "cpu" else (_PROVIDERS[kind], {"device_id": index})
+    provider: Any = _PROVIDERS[kind]
+    if kind != "cpu":
+        # As large as asked for: the default doubles its arena, and a board's memory is shared.
+        settings = {"device_id": index, "arena_extend_strategy": "kSameAsRequested"}
+        if stream is not None:
+            settings["user_compute_stream"] = str(stream)
+        provider = (provider, settings)
     if _PROVIDERS[kind] not in ort.get_available_providers():
         raise EngineError(
             f"this ONNX Runtime cannot use {kind}",

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hermes_edge.contract import GraphName
-from hermes_edge.engines import Bundle, CpuDevice, Engine, View
+from hermes_edge.engines import Bundle, Engine, View
+from hermes_edge.engines.backends import Backend, open_backend
 from hermes_edge.engines.views import Array
-from hermes_edge.errors import BudgetError, BundleError, EngineError, SettingsError
+from hermes_edge.errors import BudgetError, BundleError, SettingsError
 from hermes_edge.manifest import TOKENIZER_NAME, Manifest
 from hermes_edge.memory import make_policy
 from hermes_edge.memory.base import Policy, Scoring
@@ -49,11 +50,10 @@ class Runtime:
             print(session.ask("What happened last?").text)
     """
 
-    def __init__(self, bundle: Bundle, device: str, threads: int) -> None:
+    def __init__(self, bundle: Bundle, backend: Backend) -> None:
         self.bundle = bundle
-        self.device = device
-        self._memory = CpuDevice()
-        self._threads = threads
+        self._backend = backend
+        self._memory = backend.device
         self._engines: dict[GraphName, Engine] = {}
         self._busy = threading.Lock()
         self._warm: set[tuple[LargestCalls, int]] = set()
@@ -70,6 +70,7 @@ class Runtime:
         path: str | Path,
         *,
         device: str = "cpu",
+        backend: str = "onnxruntime",
         threads: int = 0,
         check_hashes: bool = True,
     ) -> Runtime:
@@ -77,8 +78,9 @@ class Runtime:
 
         Args:
             path: the bundle's folder.
-            device: ``cpu``.
-            threads: of the backend; 0 is one per core.
+            device: ``cpu``, ``cuda`` or ``cuda:N``.
+            backend: ``onnxruntime``, or ``tensorrt`` with plans that were built on this machine.
+            threads: of ONNX Runtime; 0 is one per core.
             check_hashes: read every file once more to compare its sha256.
 
         Raises:
@@ -86,11 +88,9 @@ class Runtime:
             EngineError: the device cannot be used.
             DependencyError: the device's backend is not installed.
         """
-        if device != "cpu":
-            raise EngineError(
-                "sessions run on the CPU in this version", required="device cpu", found=device
-            )
-        return cls(Bundle.open(path, check_hashes=check_hashes), device, threads)
+        return cls(
+            Bundle.open(path, check_hashes=check_hashes), open_backend(device, backend, threads)
+        )
 
     @property
     def manifest(self) -> Manifest:
@@ -251,7 +251,7 @@ class Runtime:
 
     def _engine(self, name: GraphName) -> Engine:
         if name not in self._engines:
-            self._engines[name] = self.bundle.engine(name, self.device, self._threads)
+            self._engines[name] = self._backend.engine(self.bundle, name)
         return self._engines[name]
 
     def _call(

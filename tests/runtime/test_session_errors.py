@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ import pytest
 from hermes_edge.engines.views import Array
 from hermes_edge.errors import (
     BudgetError,
-    EngineError,
     HermesEdgeError,
     QuestionError,
     SettingsError,
@@ -218,14 +216,6 @@ def test_a_budget_in_bytes(runtime: Runtime) -> None:
     per_token = runtime.manifest.decoder.kv_bytes_per_token(runtime.manifest.precision)
     session = runtime.session(budget_bytes=300 * per_token + 1)
     assert session.memory().budget_rows == 300
-
-
-def test_sessions_run_on_the_cpu(random_bundle: Path) -> None:
-    with pytest.raises(EngineError) as caught:
-        Runtime.load(random_bundle, device="cuda:0")
-    assert str(caught.value) == (
-        "sessions run on the CPU in this version: required device cpu, found cuda:0"
-    )
 
 
 def test_a_closed_session(session: Session, visual_tokens: VisualTokens) -> None:

@@ -1,0 +1,336 @@
+"""Stand-ins for CUDA and TensorRT, where the machine has neither.
+
+Host memory plays the GPU's, and ONNX Runtime computes what a plan would. Every name that is used
+must be one that the real bindings have: those of TensorRT by the lists in ``tensorrt-names``, those
+of CUDA by its real module. So spelling, order, addresses and shapes are tested; no GPU is.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+NAMES = Path(__file__).parent / "tensorrt-names"
+VERSIONS = sorted(path.stem for path in NAMES.glob("*.json"))
+SUCCESS = SimpleNamespace(name="cudaSuccess")
+ALIGNMENT = 256
+
+
+class HostCuda:
+    """``cuda.bindings.runtime`` over host memory, with a limit."""
+
+    def __init__(self, total_bytes: int = 1 << 30) -> None:
+        self.total_bytes, self.used_bytes = total_bytes, 0
+        self.calls: list[str] = []
+        self._buffers: dict[int, tuple[Any, int]] = {}
+        self._functions: dict[str, Callable[..., tuple[Any, ...]]] = {
+            "cudaGetDeviceCount": lambda: (SUCCESS, 1),
+            "cudaSetDevice": lambda index: (SUCCESS,),
+            "cudaGetDeviceProperties": lambda index: (
+                SUCCESS,
+                SimpleNamespace(name=b"Orin", major=8, minor=7),
+            ),
+            "cudaStreamCreate": lambda: (SUCCESS, 77),
+            "cudaStreamSynchronize": lambda stream: (SUCCESS,),
+            "cudaEventCreate": lambda: (SUCCESS, object()),
+            "cudaEventRecord": lambda event, stream: (SUCCESS,),
+            "cudaEventSynchronize": lambda event: (SUCCESS,),
+            "cudaMemGetInfo": lambda: (
+                SUCCESS,
+                self.total_bytes - self.used_bytes,
+                self.total_bytes,
+            ),
+            "cudaHostAlloc": lambda nbytes, flags: (SUCCESS, self._take(nbytes)),
+            "cudaMalloc": self._malloc,
+            "cudaFree": self._free,
+            "cudaMemsetAsync": self._memset,
+            "cudaMemcpyAsync": self._memcpy,
+        }
+        self.cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
+
+    def __getattr__(self, name: str) -> Callable[..., tuple[Any, ...]]:
+        from cuda.bindings import runtime
+
+        assert hasattr(runtime, name), f"CUDA has no {name}"
+        self.calls.append(name)
+        return self._functions[name]
+
+    def _take(self, nbytes: int) -> int:
+        buffer = ctypes.create_string_buffer(nbytes + ALIGNMENT)
+        # What was there before: nobody may count on zeros.
+        ctypes.memset(buffer, 0xA5, nbytes + ALIGNMENT)
+        address = -(-ctypes.addressof(buffer) // ALIGNMENT) * ALIGNMENT
+        self._buffers[address] = (buffer, nbytes)
+        return address
+
+    def _malloc(self, nbytes: int) -> tuple[Any, ...]:
+        if self.used_bytes + nbytes > self.total_bytes:
+            return SimpleNamespace(name="cudaErrorMemoryAllocation"), 0
+        self.used_bytes += nbytes
+        return SUCCESS, self._take(nbytes)
+
+    def _free(self, address: int) -> tuple[Any, ...]:
+        _, nbytes = self._buffers.pop(address)
+        self.used_bytes -= nbytes
+        return (SUCCESS,)
+
+    def _memset(self, address: int, value: int, nbytes: int, stream: int) -> tuple[Any, ...]:
+        assert stream == 77
+        ctypes.memset(address, value, nbytes)
+        return (SUCCESS,)
+
+    def _memcpy(
+        self, target: int, source: int, nbytes: int, kind: int, stream: int
+    ) -> tuple[Any, ...]:
+        assert stream == 77 and kind in (1, 2)
+        ctypes.memmove(target, source, nbytes)
+        return (SUCCESS,)
+
+
+def guarded(names: Mapping[str, list[str]], kind: str, members: Mapping[str, Any]) -> Any:
+    """An object of a TensorRT class: what the class does not have cannot be touched."""
+
+    class Guarded:
+        def __getattribute__(self, name: str) -> Any:
+            if name.startswith("__"):
+                return object.__getattribute__(self, name)
+            assert name in names[kind], f"{kind} has no {name}"
+            return object.__getattribute__(self, name)
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            assert name in names[kind], f"{kind} has no {name}"
+            object.__setattr__(self, name, value)
+
+    made = Guarded()
+    for name, value in members.items():
+        setattr(made, name, value)
+    return made
+
+
+class HostTensorRT:
+    """The module ``tensorrt`` of one version: builds a plan that names its graph, and runs it."""
+
+    def __init__(self, version: str) -> None:
+        self.__version__ = version
+        self.names: dict[str, list[str]] = json.loads((NAMES / f"{version}.json").read_text())
+        self.builds: list[dict[str, Any]] = []
+        self.refusal: list[str] = []
+        self.has_gpu = True
+        names = self.names
+
+        class Listener:
+            def __init__(self) -> None:
+                for name in ("log",):
+                    assert name in names["ILogger"]
+
+        class Monitor:
+            def __init__(self) -> None:
+                for name in ("phase_start", "step_complete", "phase_finish"):
+                    assert name in names["IProgressMonitor"]
+
+        for level in ("INTERNAL_ERROR", "ERROR", "WARNING"):
+            assert level in names["ILogger"]
+            setattr(Listener, level, level)
+        self.ILogger, self.IProgressMonitor = Listener, Monitor
+        assert "STRONGLY_TYPED" in names["NetworkDefinitionCreationFlag"]
+        assert "WORKSPACE" in names["MemoryPoolType"]
+        self.NetworkDefinitionCreationFlag = SimpleNamespace(STRONGLY_TYPED=1)
+        self.MemoryPoolType = SimpleNamespace(WORKSPACE="workspace")
+
+    def Builder(self, logger: Any) -> Any:
+        self._need_gpu()
+        self._logger = logger
+        self._build: dict[str, Any] = {"profiles": []}
+        return guarded(
+            self.names,
+            "Builder",
+            {
+                "create_network": self._network,
+                "create_builder_config": self._config,
+                "create_optimization_profile": self._profile,
+                "build_serialized_network": self._serialize,
+            },
+        )
+
+    def OnnxParser(self, network: Any, logger: Any) -> Any:
+        return guarded(
+            self.names,
+            "OnnxParser",
+            {
+                "parse_from_file": self._parse,
+                "num_errors": len(self.refusal),
+                "get_error": lambda index: guarded(
+                    self.names,
+                    "ParserError",
+                    {
+                        "node_operator": lambda: "TopK",
+                        "node_name": lambda: "here",
+                        "desc": lambda: self.refusal[index],
+                    },
+                ),
+            },
+        )
+
+    def Runtime(self, logger: Any) -> Any:
+        self._need_gpu()
+        self._logger = logger
+        return guarded(self.names, "Runtime", {"deserialize_cuda_engine": self._deserialize})
+
+    def _need_gpu(self) -> None:
+        if not self.has_gpu:
+            raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    def _network(self, flags: int) -> str:
+        assert flags == 1 << 1
+        return "network"
+
+    def _parse(self, path: str) -> bool:
+        self._build["onnx"] = path
+        return not self.refusal
+
+    def _config(self) -> Any:
+        build = self._build
+
+        def pool(kind: str, nbytes: int) -> None:
+            build[kind] = nbytes
+
+        def cache(data: bytes) -> Any:
+            build["cache"] = data
+            return guarded(self.names, "ITimingCache", {"serialize": lambda: data + b"+"})
+
+        def use_cache(made: Any, ignore_mismatch: bool) -> bool:
+            build["timing"] = made
+            return True
+
+        self._made_config = guarded(
+            self.names,
+            "IBuilderConfig",
+            {
+                "set_memory_pool_limit": pool,
+                "create_timing_cache": cache,
+                "set_timing_cache": use_cache,
+                "get_timing_cache": lambda: build["timing"],
+                "add_optimization_profile": build["profiles"].append,
+            },
+        )
+        return self._made_config
+
+    def _profile(self) -> Any:
+        shapes: dict[str, Any] = {}
+
+        def set_shape(name: str, *bounds: tuple[int, ...]) -> None:
+            shapes[name] = bounds
+
+        profile = guarded(self.names, "IOptimizationProfile", {"set_shape": set_shape})
+        self._build.setdefault("shapes", []).append(shapes)
+        return profile
+
+    def _serialize(self, network: Any, config: Any) -> bytes | None:
+        monitor = config.progress_monitor
+        monitor.phase_start("Building", None, 2)
+        assert monitor.step_complete("Building", 0)
+        monitor.phase_finish("Building")
+        self._build["level"] = config.builder_optimization_level
+        self.builds.append(self._build)
+        if self._build["onnx"].endswith("impossible.onnx"):
+            self._logger.log("ERROR", "no kernel")
+            return None
+        return json.dumps({"onnx": self._build["onnx"], "shapes": self._build["shapes"]}).encode()
+
+    def _deserialize(self, plan: bytes) -> Any:
+        try:
+            document = json.loads(plan)
+        except ValueError:
+            self._logger.log("ERROR", "magic tag does not match")
+            return None
+        session = onnxruntime.InferenceSession(document["onnx"], providers=["CPUExecutionProvider"])
+        kinds = {"float": "FLOAT", "float16": "HALF", "int64": "INT64", "bool": "BOOL"}
+        kinds["uint8"] = "UINT8"
+        tensors = {t.name: t for t in (*session.get_inputs(), *session.get_outputs())}
+        members = {
+            "num_io_tensors": len(tensors),
+            "num_optimization_profiles": len(document["shapes"]),
+            "get_tensor_name": lambda index: [*tensors][index],
+            "get_tensor_dtype": lambda name: guarded(
+                self.names, "DataType", {"name": kinds[tensors[name].type[7:-1]]}
+            ),
+            "get_tensor_shape": lambda name: tensors[name].shape,
+            "create_execution_context": lambda: self._context(session, document["shapes"]),
+        }
+        return guarded(self.names, "ICudaEngine", members)
+
+    def _context(self, session: Any, profiles: list[dict[str, Any]]) -> Any:
+        state: dict[str, Any] = {"shapes": {}, "addresses": {}}
+
+        def use_profile(index: int, stream: int) -> bool:
+            state["profile"] = profiles[index]
+            return True
+
+        def set_shape(name: str, shape: tuple[int, ...]) -> bool:
+            least, _, most = state["profile"][name]
+            state["shapes"][name] = shape
+            return all(a <= b <= c for a, b, c in zip(least, shape, most, strict=True))
+
+        def set_address(name: str, address: int) -> None:
+            assert address % ALIGNMENT == 0, name
+            state["addresses"][name] = address
+
+        def missing() -> list[str]:
+            return [t.name for t in session.get_inputs() if t.name not in state["shapes"]]
+
+        def execute(stream: int) -> bool:
+            assert stream == 77
+            return run_at_addresses(session, state["shapes"], state["addresses"])
+
+        return guarded(
+            self.names,
+            "IExecutionContext",
+            {
+                "set_optimization_profile_async": use_profile,
+                "set_input_shape": set_shape,
+                "set_tensor_address": set_address,
+                "infer_shapes": missing,
+                "execute_async_v3": execute,
+            },
+        )
+
+
+def run_at_addresses(
+    session: Any, shapes: Mapping[str, tuple[int, ...]], addresses: Mapping[str, int]
+) -> bool:
+    """Compute with numpy arrays over the addresses, results copied to theirs."""
+    types = {
+        "float": np.float32,
+        "float16": np.float16,
+        "int64": np.int64,
+        "bool": np.bool_,
+        "uint8": np.uint8,
+    }
+    feeds = {}
+    for node in session.get_inputs():
+        dtype = np.dtype(types[node.type[7:-1]])
+        nbytes = int(np.prod(shapes[node.name])) * dtype.itemsize
+        raw = (ctypes.c_uint8 * nbytes).from_address(addresses[node.name])
+        feeds[node.name] = np.ctypeslib.as_array(raw).view(dtype).reshape(shapes[node.name])
+    for node, result in zip(session.get_outputs(), session.run(None, feeds), strict=True):
+        data = np.ascontiguousarray(result)
+        ctypes.memmove(addresses[node.name], data.ctypes.data, data.nbytes)
+    return True
+
+
+@pytest.fixture
+def cuda() -> HostCuda:
+    return HostCuda()
+
+
+@pytest.fixture(params=VERSIONS)
+def tensorrt(request: pytest.FixtureRequest) -> HostTensorRT:
+    return HostTensorRT(request.param)
