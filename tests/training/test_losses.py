@@ -62,7 +62,7 @@ def test_the_decoder_learns_a_batch_by_heart(
     hints = Hints(untrained.config.text_config.hidden_size)
     modules = [untrained.model.language_model, hints]
     told = learn(
-        lambda: decoder_loss(untrained, hints, batch, HintWeights(0.3, 0.5, 0.5)), modules, 24, 2e-3
+        lambda: decoder_loss(untrained, hints, batch, HintWeights(0.3, 0.5, 0.5)), modules, 36, 2e-3
     )
     assert told[0]["answer"] > 5.0
     assert told[-1]["answer"] < 0.5
