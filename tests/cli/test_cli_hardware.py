@@ -143,7 +143,7 @@ def test_tensorrt_that_is_missing_or_broken(
     # The broken one left no module behind.
     assert "tensorrt" not in sys.modules
     assert check_tensorrt(is_jetson=False) == Check("tensorrt", "pass", "10.16.1.11")
-    monkeypatch.delitem(sys.modules, "tensorrt")
+    del sys.modules["tensorrt"]
 
 
 def test_commands_that_are_missing_or_fail() -> None:

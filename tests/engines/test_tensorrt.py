@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -381,7 +382,7 @@ def test_tensorrt_that_is_missing_or_old(tmp_path: Path, monkeypatch: pytest.Mon
         with pytest.raises(DependencyError) as caught:
             import_tensorrt()
         assert f"found {found}. " in str(caught.value)
-    monkeypatch.delitem(__import__("sys").modules, "tensorrt")
+    del sys.modules["tensorrt"]
 
 
 @pytest.mark.parametrize(
