@@ -80,7 +80,9 @@ def _board(machine: Machine) -> Check:
         fix = "flash JetPack 6.2 or 7.2 with NVIDIA's SDK Manager"
         return Check("board", "fail", f"{found}: too old", fix)
     if known is None:
-        return Check("board", "warn", f"{found}: tried on JetPack {_listed(_JETPACKS.values())}")
+        return Check(
+            "board", "warn", f"{found}; known are those of JetPack {_listed(_JETPACKS.values())}"
+        )
     return Check("board", "pass", f"{found} (JetPack {known})")
 
 

@@ -57,7 +57,7 @@ def plan(
     width, height = _frame_size(frame_size)
     wish = Wish(
         budget_tokens=_budget_tokens(budget, subject),
-        chunk_frames=chunk_frames or subject.frames.chunk,
+        chunk_frames=subject.frames.chunk if chunk_frames is None else chunk_frames,
         reserve_tokens=reserve_tokens,
         streams=streams,
         fps=fps,

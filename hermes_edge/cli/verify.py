@@ -10,10 +10,10 @@ import typer
 
 from hermes_edge.cli.output import print_json, stdout, table
 from hermes_edge.cli.progress import ExportProgress
-from hermes_edge.errors import BundleError
+from hermes_edge.errors import BundleError, SettingsError
 from hermes_edge.manifest import ParityReport
 
-_REEXPORT = "Export again with an older --opset, or name a newer target"
+_OTHERWISE = "Export with another --opset, name a newer target, or run it in ONNX Runtime"
 
 
 def verify(
@@ -33,6 +33,8 @@ def verify(
 ) -> None:
     """Check hashes, tensors and results of a bundle, with or without its checkpoint."""
     if target is not None:
+        if against is not None:
+            raise SettingsError("two checks", required="--against or --target", found="both")
         _lint(bundle, target, as_json)
         return
     from hermes_edge.export import verify_bundle
@@ -62,7 +64,7 @@ def _lint(bundle: Path, target: str, as_json: bool) -> None:
         stdout().print(f"{bundle}: nothing that {name} is known to refuse")
     if findings:
         raise BundleError(
-            f"{bundle} does not suit {name}", found=f"{len(findings)} findings", fix=_REEXPORT
+            f"{bundle} does not suit {name}", found=f"{len(findings)} findings", fix=_OTHERWISE
         )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import threading
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -77,6 +78,8 @@ class CudaDevice:
         self._halves = [int(self._call("cudaHostAlloc", _HALF_BYTES, 0)) for _ in range(2)]
         self._free = [self._call("cudaEventCreate") for _ in range(2)]
         self._turn = 0
+        # Sessions of several threads share the pinned memory.
+        self._crossing = threading.Lock()
 
     def allocate(self, shape: tuple[int, ...], dtype: DType) -> View:
         """Zeroed memory; CUDA aligns it to 256 bytes at least.
@@ -85,6 +88,8 @@ class CudaDevice:
             BudgetError: the GPU has not as much left.
         """
         nbytes = math.prod(shape) * np.dtype(dtype).itemsize
+        # A thread allocates on its own current GPU, which is the first one at its start.
+        self._call("cudaSetDevice", self.index)
         error, address = self._cuda.cudaMalloc(max(nbytes, 1))
         if self._name_of(error) == "cudaErrorMemoryAllocation":
             free, total = self._call("cudaMemGetInfo")
@@ -108,22 +113,24 @@ class CudaDevice:
                 f"upload of {source.dtype} {source.shape} to {target.dtype} {target.shape}"
             )
         data = np.ascontiguousarray(source)
-        for start, count in _pieces(data.nbytes):
-            half = self._next_half()
-            ctypes.memmove(self._halves[half], data.ctypes.data + start, count)
-            kind = self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
-            self._copy(target.address + start, self._halves[half], count, kind)
-            self._call("cudaEventRecord", self._free[half], self.stream)
+        kind = self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
+        with self._crossing:
+            for start, count in _pieces(data.nbytes):
+                half = self._next_half()
+                ctypes.memmove(self._halves[half], data.ctypes.data + start, count)
+                self._copy(target.address + start, self._halves[half], count, kind)
+                self._call("cudaEventRecord", self._free[half], self.stream)
 
     def download(self, source: View) -> Array:
         """A host copy, after everything that the stream held before."""
         result = np.empty(source.shape, dtype=source.dtype)
         kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
-        for start, count in _pieces(result.nbytes):
-            half = self._next_half()
-            self._copy(self._halves[half], source.address + start, count, kind)
-            self.synchronize()
-            ctypes.memmove(result.ctypes.data + start, self._halves[half], count)
+        with self._crossing:
+            for start, count in _pieces(result.nbytes):
+                half = self._next_half()
+                self._copy(self._halves[half], source.address + start, count, kind)
+                self.synchronize()
+                ctypes.memmove(result.ctypes.data + start, self._halves[half], count)
         return result
 
     def synchronize(self) -> None:

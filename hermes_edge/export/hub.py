@@ -11,7 +11,8 @@ from hermes_edge.errors import CheckpointError
 
 # Weights in safetensors, configuration, tokenizer; not the other formats of the same weights.
 _PATTERNS = ("*.json", "*.safetensors", "*.jinja", "merges.txt")
-_CONFIGURATION = ("*.json", "*.jinja", "merges.txt")
+# Not the tokenizer, which is megabytes.
+_CONFIGURATION = ("*config.json",)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 

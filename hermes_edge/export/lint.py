@@ -17,12 +17,12 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from hermes_edge.engines import Bundle
+from hermes_edge.engines.trt.api import OLDEST
 from hermes_edge.errors import SettingsError
 from hermes_edge.spec import ADDRESS_ALIGNMENT_BYTES
 
 Version = tuple[int, int]
 
-TARGETS: tuple[Version, ...] = ((10, 3), (10, 7), (10, 13), (10, 16), (11, 4))
 _FORM = "tensorrt, or tensorrt=10.3"
 
 # Operators of a plain transformer that every version from 10.1 on takes.
@@ -81,11 +81,11 @@ def parse_target(text: str) -> Version:
     match = re.fullmatch(r"tensorrt(?:=(\d+)\.(\d+)(?:\.\d+)*)?", text)
     if match is None:
         raise SettingsError("unknown target", required=_FORM, found=repr(text))
-    version = (int(match[1]), int(match[2])) if match[1] else TARGETS[0]
-    if version < TARGETS[0]:
+    version = (int(match[1]), int(match[2])) if match[1] else OLDEST
+    if version < OLDEST:
         raise SettingsError(
             "this TensorRT is too old",
-            required=f"{'.'.join(map(str, TARGETS[0]))} or newer",
+            required=f"{'.'.join(map(str, OLDEST))} or newer",
             found=".".join(map(str, version)),
         )
     return version

@@ -10,17 +10,23 @@ from dataclasses import dataclass, replace
 
 from hermes_edge.bench.figures import Floor, RateFigures
 from hermes_edge.bench.floors import decoder_floor, vision_floor
-from hermes_edge.errors import BudgetError, SettingsError
+from hermes_edge.errors import SettingsError
 from hermes_edge.planning.devices import Device
 from hermes_edge.planning.subject import Subject
 from hermes_edge.runtime.chunks import slice_rows_for
-from hermes_edge.runtime.runtime import DEFAULT_WORKSPACE_BYTES
+from hermes_edge.runtime.limits import (
+    DEFAULT_WORKSPACE_BYTES,
+    check_budget,
+    check_counts,
+    most_budget,
+)
 from hermes_edge.spec import PRECISION_BYTES, MemorySpec
 
 QUESTION_TOKENS = 32
 # Python, numpy, OpenCV, tokenizers and ONNX Runtime, less hermes-tiny's weights and slabs:
 # `hermes-edge demo` on x86_64 (README.md). A shared memory holds them too.
 _PROCESS_BYTES = 136 << 20
+_PER_STREAM = ("slabs", "spare slabs", "waiting frames")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +116,8 @@ def make_plan(subject: Subject, device: Device, wish: Wish) -> Plan:
 
 
 def _check(subject: Subject, wish: Wish) -> None:
+    check_counts(wish.chunk_frames, wish.reserve_tokens)
     counts = {
-        "chunk_frames": wish.chunk_frames,
-        "reserve_tokens": wish.reserve_tokens,
         "streams": wish.streams,
         "frame width": wish.frame_width,
         "frame height": wish.frame_height,
@@ -122,15 +127,9 @@ def _check(subject: Subject, wish: Wish) -> None:
             raise SettingsError(f"{name} is out of range", required="at least 1", found=value)
     if not 0 < wish.fps < 1000:
         raise SettingsError("fps is out of range", required="above 0, below 1000", found=wish.fps)
-    chunk_rows = wish.chunk_frames * subject.frames.tokens
-    most = subject.decoder.max_positions - subject.prefix_tokens - chunk_rows - wish.reserve_tokens
-    if not chunk_rows <= wish.budget_tokens <= most:
-        raise BudgetError(
-            "the budget does not fit the model",
-            required=f"{chunk_rows} (a chunk) to {most} tokens (positions less prefix, chunk and "
-            "reserve)",
-            found=wish.budget_tokens,
-        )
+    memory = _memory(subject, wish)
+    rows = (memory.prefix_rows, memory.chunk_rows, memory.reserve_rows)
+    check_budget(wish.budget_tokens, memory.chunk_rows, most_budget(subject.decoder, *rows))
 
 
 def _memory(subject: Subject, wish: Wish) -> MemorySpec:
@@ -221,7 +220,7 @@ def _knobs(plan: Plan) -> list[str]:
         if budget >= memory.chunk_rows:
             knobs.append(f"--budget {budget}")
         if subject.precision == "fp32":
-            knobs.append("--dtype fp16")
+            knobs.append("an export with --dtype fp16")
         streams = _most_streams(plan)
         if 0 < streams < wish.streams:
             knobs.append(f"--streams {streams}")
@@ -236,6 +235,3 @@ def _most_streams(plan: Plan) -> int:
     each = sum(s.nbytes for s in plan.shares if s.name in _PER_STREAM) // plan.wish.streams
     others = plan.needed_bytes - plan.wish.streams * each
     return max((plan.device.memory_bytes - others) // each, 0)
-
-
-_PER_STREAM = ("slabs", "spare slabs", "waiting frames")

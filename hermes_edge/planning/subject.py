@@ -1,7 +1,7 @@
 """What is planned: a bundle's or a checkpoint's geometry, and the bytes of its weights.
 
-Of a checkpoint only ``config.json`` and the headers of its safetensors are read; from the hub only
-these are fetched, so a plan costs a few kilobytes whatever the model weighs.
+Of a checkpoint only the configuration and the headers of its safetensors are read; from the hub
+only these are fetched: small files, and the first 100 kB of each weight file (huggingface_hub 2.4).
 """
 
 from __future__ import annotations

@@ -1,29 +1,70 @@
-"""The largest calls of a session that is still to come, for engines that are built for them."""
+"""What a session may ask for, and the largest calls that it leads to."""
 
 from __future__ import annotations
 
 from hermes_edge.engines import Bundle
 from hermes_edge.engines.trt.profiles import Limits
-from hermes_edge.errors import BudgetError
+from hermes_edge.errors import BudgetError, SettingsError
 from hermes_edge.manifest import TOKENIZER_NAME
 from hermes_edge.runtime.chunks import ChunkShape, slice_rows_for
 from hermes_edge.runtime.probes import most_probe_rows
-from hermes_edge.runtime.runtime import DEFAULT_WORKSPACE_BYTES
 from hermes_edge.runtime.text import TextCodec
-from hermes_edge.spec import MemorySpec
+from hermes_edge.spec import DecoderSpec, MemorySpec
 
+# 0.5B geometry, budget 6,000: 96 MiB made sessions 98 MB larger, encoding no faster (docs/log.md).
+DEFAULT_WORKSPACE_BYTES = 64 << 20
 # Of a system text, where the bundle has no tokenizer to tell.
 _MOST_PREFIX_TOKENS = 64
+
+
+def check_counts(chunk_frames: int | None, reserve_tokens: int) -> None:
+    """Refuse a chunk or a reserve of nothing.
+
+    Raises:
+        SettingsError: one is below 1.
+    """
+    for name, value in (("chunk_frames", chunk_frames), ("reserve_tokens", reserve_tokens)):
+        if value is not None and value < 1:
+            raise SettingsError(f"{name} is out of range", required="at least 1", found=value)
+
+
+def most_budget(decoder: DecoderSpec, prefix_rows: int, chunk_rows: int, reserve_rows: int) -> int:
+    """Visual rows that fit the model's positions beside prefix, open chunk and reserve."""
+    return decoder.max_positions - prefix_rows - chunk_rows - reserve_rows
+
+
+def check_budget(budget: int, chunk_rows: int, most: int) -> None:
+    """Refuse a budget that no session can have.
+
+    Raises:
+        BudgetError: it is smaller than a chunk, or larger than the positions allow.
+    """
+    if budget < chunk_rows:
+        raise BudgetError(
+            "the budget is smaller than a chunk",
+            required=f"at least {chunk_rows} tokens",
+            found=budget,
+            fix="Raise the budget or lower chunk_frames",
+        )
+    if budget > most:
+        raise BudgetError(
+            "the budget does not fit the model's positions",
+            required=f"at most {most} tokens (positions less prefix, chunk and reserve)",
+            found=budget,
+            fix="Lower the budget, chunk_frames or reserve_tokens",
+        )
 
 
 def session_limits(
     bundle: Bundle, budget_tokens: int, chunk_frames: int | None, reserve_tokens: int
 ) -> Limits:
-    """Limits of a session with these settings and the default workspace.
+    """Limits of a session with these settings and the default workspace, for engines to come.
 
     Raises:
+        SettingsError: an empty chunk or reserve.
         BudgetError: the budget is below one chunk, or does not fit the model's positions.
     """
+    check_counts(chunk_frames, reserve_tokens)
     manifest = bundle.manifest
     prefix = _MOST_PREFIX_TOKENS
     if (bundle.path / TOKENIZER_NAME).exists():
@@ -31,13 +72,8 @@ def session_limits(
         prefix = max(prefix, len(codec.prefix_ids(None)))
     chunk = chunk_frames or manifest.chunk_frames
     chunk_rows = chunk * manifest.tokens_per_frame
-    most = manifest.decoder.max_positions - prefix - chunk_rows - reserve_tokens
-    if not chunk_rows <= budget_tokens <= most:
-        raise BudgetError(
-            "the budget does not fit the model",
-            required=f"{chunk_rows} (a chunk) to {most} tokens",
-            found=budget_tokens,
-        )
+    most = most_budget(manifest.decoder, prefix, chunk_rows, reserve_tokens)
+    check_budget(budget_tokens, chunk_rows, most)
     rows = MemorySpec(prefix, budget_tokens, chunk_rows, reserve_tokens).capacity_rows
     one, both = most_probe_rows(reserve_tokens, given=True)
     shape = ChunkShape(

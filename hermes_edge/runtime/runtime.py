@@ -19,6 +19,12 @@ from hermes_edge.runtime.chunks import ChunkEncoder, ChunkShape, LargestCalls, s
 from hermes_edge.runtime.compaction import Compactor
 from hermes_edge.runtime.decoding import DecoderLimits, DecoderRunner
 from hermes_edge.runtime.frames import FrameEncoder
+from hermes_edge.runtime.limits import (
+    DEFAULT_WORKSPACE_BYTES,
+    check_budget,
+    check_counts,
+    most_budget,
+)
 from hermes_edge.runtime.probes import (
     ProbeSource,
     bounded,
@@ -34,8 +40,6 @@ from hermes_edge.spec import MemorySpec
 
 DEFAULT_BUDGET_TOKENS = 4000
 DEFAULT_RESERVE_TOKENS = 512
-# 0.5B geometry, budget 6,000: 96 MiB made sessions 98 MB larger, encoding no faster (docs/log.md).
-DEFAULT_WORKSPACE_BYTES = 64 << 20
 
 
 class Runtime:
@@ -133,15 +137,15 @@ class Runtime:
             SettingsError: unknown policy, or an empty chunk or reserve.
             BundleError: the policy needs a graph that the bundle does not have.
         """
-        _check_counts(chunk_frames, reserve_tokens)
+        check_counts(chunk_frames, reserve_tokens)
         manifest, decoder = self.manifest, self.manifest.decoder
         prefix = tuple(prefix_ids) if prefix_ids is not None else self._prefix_ids(system)
         # A memory without eviction has nothing to do at the end of a chunk: fill it to the frame.
         chunk = 1 if policy == "full" else chunk_frames or manifest.chunk_frames
         chunk_rows = chunk * manifest.tokens_per_frame
-        most = decoder.max_positions - len(prefix) - chunk_rows - reserve_tokens
+        most = most_budget(decoder, len(prefix), chunk_rows, reserve_tokens)
         budget = self._budget(budget_tokens, budget_bytes, most)
-        _check_budget(budget, chunk_rows, most)
+        check_budget(budget, chunk_rows, most)
         kept = make_policy(
             policy,
             layers=decoder.layers,
@@ -275,26 +279,3 @@ class Runtime:
         if nbytes is not None:
             return nbytes // self.manifest.decoder.kv_bytes_per_token(self.manifest.precision)
         return min(DEFAULT_BUDGET_TOKENS, most) if tokens is None else tokens
-
-
-def _check_counts(chunk_frames: int | None, reserve_tokens: int) -> None:
-    for name, value in (("chunk_frames", chunk_frames), ("reserve_tokens", reserve_tokens)):
-        if value is not None and value < 1:
-            raise SettingsError(f"{name} is out of range", required="at least 1", found=value)
-
-
-def _check_budget(budget: int, chunk_rows: int, most: int) -> None:
-    if budget < chunk_rows:
-        raise BudgetError(
-            "the budget is smaller than a chunk",
-            required=f"at least {chunk_rows} tokens",
-            found=budget,
-            fix="Raise the budget or lower chunk_frames",
-        )
-    if budget > most:
-        raise BudgetError(
-            "the budget does not fit the model's positions",
-            required=f"at most {most} tokens (positions less prefix, chunk and reserve)",
-            found=budget,
-            fix="Lower the budget, chunk_frames or reserve_tokens",
-        )

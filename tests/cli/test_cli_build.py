@@ -42,7 +42,13 @@ def test_settings_out_of_range(cli: Cli) -> None:
         (
             ("--budget", 100),
             7,
-            "the budget does not fit the model: required 256 (a chunk) to 1216 tokens, found 100",
+            "the budget is smaller than a chunk: required at least 256 tokens, found 100. "
+            "Raise the budget or lower chunk_frames",
+        ),
+        (
+            ("--chunk-frames", 0),
+            2,
+            "chunk_frames is out of range: required at least 1, found 0",
         ),
     ):
         assert cli("build", TINY_BUNDLE, *options) == (code, "", f"error: {message}\n")

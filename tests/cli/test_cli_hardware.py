@@ -71,7 +71,7 @@ def test_a_jetson(jetson: Path) -> None:
     [
         (RELEASE.format(39, "2"), "pass", "Jetson Linux 39.2 (JetPack 7.2)"),
         (RELEASE.format(35, "4.1"), "fail", "Jetson Linux 35.4.1: too old"),
-        (RELEASE.format(40, "1.0"), "warn", "tried on JetPack 6.1 or 6.2, 7.0, 7.1, 7.2"),
+        (RELEASE.format(40, "1.0"), "warn", "known are those of JetPack 6.1 or 6.2, 7.0, 7.1, 7.2"),
         ("?", "warn", "with a release that cannot be read: '?'"),
     ],
 )

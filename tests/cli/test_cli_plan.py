@@ -41,7 +41,8 @@ def test_a_plan_that_does_not_fit_ends_with_the_knobs(cli: Cli) -> None:
     assert " left              none " in stdout
     assert re.fullmatch(
         r"error: hermes-tiny does not fit 0\.16GiB:10GB/s:1TFLOPS: required 4\d\d\.\d MiB "
-        r"and \d+% of its time, found 163\.8 MiB\. Turn: --dtype fp16, or --streams \d+\n",
+        r"and \d+% of its time, found 163\.8 MiB\. Turn: an export with --dtype fp16, "
+        r"or --streams \d+\n",
         stderr,
     )
 
@@ -59,6 +60,10 @@ def test_bad_values(cli: Cli) -> None:
         (
             ("--device", "l4", "--frame-size", "wide"),
             "unknown --frame-size: required such as 1920x1080, found wide",
+        ),
+        (
+            ("--device", "l4", "--chunk-frames", 0),
+            "chunk_frames is out of range: required at least 1, found 0",
         ),
         (
             ("--device", "l4", "--reserve", "7"),

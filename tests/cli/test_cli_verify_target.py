@@ -24,7 +24,7 @@ def test_a_bundle_that_does_not(cli: Cli, random_bundle: Path) -> None:
     assert "required rows of a multiple of 256 bytes, found 128" in stdout
     assert stderr == (
         f"error: {random_bundle} does not suit TensorRT 10.16: found 1 findings. "
-        "Export again with an older --opset, or name a newer target\n"
+        "Export with another --opset, name a newer target, or run it in ONNX Runtime\n"
     )
 
 
@@ -39,3 +39,8 @@ def test_an_unknown_target(cli: Cli) -> None:
     code, stdout, stderr = cli("verify", TINY_BUNDLE, "--target", "onnx")
     assert (code, stdout) == (2, "")
     assert stderr == ("error: unknown target: required tensorrt, or tensorrt=10.3, found 'onnx'\n")
+
+
+def test_two_checks_at_once(cli: Cli, tmp_path: Path) -> None:
+    outcome = cli("verify", TINY_BUNDLE, "--target", "tensorrt", "--against", tmp_path)
+    assert outcome == (2, "", "error: two checks: required --against or --target, found both\n")

@@ -128,8 +128,7 @@ class HostTensorRT:
 
         class Listener:
             def __init__(self) -> None:
-                for name in ("log",):
-                    assert name in names["ILogger"]
+                assert "log" in names["ILogger"]
 
         class Monitor:
             def __init__(self) -> None:

@@ -6,6 +6,7 @@ import gc
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,23 @@ def test_nothing_is_allocated_by_copies(cuda: Any) -> None:
     assert not {"cudaMalloc", "cudaHostAlloc"} & set(cuda.calls)
     # The host waits where it reads, and nowhere else.
     assert cuda.calls.count("cudaStreamSynchronize") == 5
+
+
+def test_threads_do_not_cross(cuda: Any) -> None:
+    """Each writes and reads its own rows, through pinned memory that all share."""
+    device = CudaDevice(0, cuda)
+
+    def carry(number: int) -> bool:
+        view = device.allocate((200_000,), "int64")
+        values = np.full(200_000, number)
+        for _ in range(10):
+            device.upload(values, view)
+            if not np.array_equal(device.download(view), values):
+                return False
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(carry, range(8)))
 
 
 def test_an_upload_of_another_shape_is_refused(cuda: Any) -> None:

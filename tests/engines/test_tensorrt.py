@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -60,7 +61,7 @@ class Watcher:
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
-    return Bundle.open(shutil.copytree(TINY_BUNDLE, tmp_path / "bundle"))
+    return Bundle.open(shutil.copytree(TINY_BUNDLE, tmp_path / "bundle", copy_function=os.symlink))
 
 
 @pytest.fixture

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from hermes_edge.errors import DependencyError, EngineError
 
-_OLDEST = (10, 3)
+OLDEST = (10, 3)
+"""The oldest version that is supported: that of JetPack 6.2."""
 
 
 def import_tensorrt() -> Any:
@@ -27,7 +29,7 @@ def import_tensorrt() -> Any:
             "with --system-site-packages. Elsewhere: pip install tensorrt",
         ) from None
     version = tuple(int(part) for part in tensorrt.__version__.split(".")[:2])
-    if version < _OLDEST:
+    if version < OLDEST:
         raise DependencyError(
             "this TensorRT is too old",
             required="10.3 or newer",
@@ -40,15 +42,24 @@ def import_tensorrt() -> Any:
 def make_logger(trt: Any, heard: list[str]) -> Any:
     """A logger that keeps warnings and errors instead of printing them."""
 
-    class Logger(trt.ILogger):  # type: ignore[misc]  # a class of a module that is imported late
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
+    wanted = (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR, trt.ILogger.WARNING)
 
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR, trt.ILogger.WARNING):
-                heard.append(message)
+    def log(self: Any, severity: Any, message: str) -> None:
+        if severity in wanted:
+            heard.append(message)
 
-    return Logger()
+    return subclass(trt.ILogger, log)
+
+
+def subclass(base: Any, *methods: Callable[..., Any]) -> Any:
+    """An object of a class that is known when TensorRT is: its base, with these methods."""
+
+    def make(self: Any) -> None:
+        # The bindings require their own constructor, called by its name.
+        base.__init__(self)
+
+    members = {method.__name__: method for method in methods}
+    return type(f"Our{base.__name__}", (base,), {**members, "__init__": make})()
 
 
 def no_gpu(what: str, heard: list[str]) -> EngineError:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from hermes_edge.engines.trt.api import make_logger, no_gpu
+from hermes_edge.engines.trt.api import make_logger, no_gpu, subclass
 from hermes_edge.engines.trt.profiles import Profile
 from hermes_edge.errors import EngineError
 
@@ -119,18 +119,14 @@ def _short(trt: Any) -> str:
 
 
 def _monitor(trt: Any, progress: BuildProgress) -> Any:
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # a class of a late import
-        def __init__(self) -> None:
-            trt.IProgressMonitor.__init__(self)
+    def phase_start(self: Any, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+        progress.phase_started(phase_name, num_steps)
 
-        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            progress.phase_started(phase_name, num_steps)
+    def step_complete(self: Any, phase_name: str, step: int) -> bool:
+        progress.step_done(phase_name, step)
+        return True
 
-        def step_complete(self, phase_name: str, step: int) -> bool:
-            progress.step_done(phase_name, step)
-            return True
+    def phase_finish(self: Any, phase_name: str) -> None:
+        progress.phase_finished(phase_name)
 
-        def phase_finish(self, phase_name: str) -> None:
-            progress.phase_finished(phase_name)
-
-    return Monitor()
+    return subclass(trt.IProgressMonitor, phase_start, step_complete, phase_finish)
