@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hermes_edge.contract import GraphName, TensorSpec
 from hermes_edge.errors import BundleError
-from hermes_edge.spec import DecoderSpec, Precision, VisionSpec
+from hermes_edge.spec import DecoderSpec, Precision, Quantization, VisionSpec
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -40,11 +40,15 @@ class FileRecord(_Record):
 
 
 class GraphRecord(_Record):
-    """One ONNX graph: its file, its dialect and its surface as in the contract."""
+    """One ONNX graph: its file, its dialect and its surface as in the contract.
+
+    ``quantization`` is that of its weight matrices; everything else has the precision.
+    """
 
     file: str
     opset: int
     precision: Precision
+    quantization: Quantization | None = None
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
@@ -63,11 +67,24 @@ class ParityCheck(_Record):
         return self.measured <= self.tolerance
 
 
+class ParityCost(_Record):
+    """What quantized weights cost against the original's own: a figure, not a verdict."""
+
+    name: str
+    measured: float
+    unit: str
+
+
 class ParityReport(_Record):
-    """What the export compared, against what, and how it came out."""
+    """What the export compared, against what, and how it came out.
+
+    A quantized decoder is checked against the original with equally rounded weights; ``costs`` says
+    how far it is from the original itself.
+    """
 
     reference: str
     checks: tuple[ParityCheck, ...]
+    costs: tuple[ParityCost, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -93,6 +110,11 @@ class Manifest(_Record):
     files: tuple[FileRecord, ...]
     parity: ParityReport | None
     tools: dict[str, str]
+
+    @property
+    def quantization(self) -> Quantization | None:
+        """Of the decoder's matrices."""
+        return self.graphs["decoder"].quantization
 
     def to_json(self) -> str:
         """Indented JSON, keys in the order of the fields."""

@@ -20,8 +20,35 @@ PRECISION_DTYPE: dict[Precision, Literal["float32", "float16"]] = {
     "fp16": "float16",
 }
 
+WEIGHT_BLOCKS = (32, 128)
+
 # TensorRT requires the address of every bound tensor to be a multiple of this.
 ADDRESS_ALIGNMENT_BYTES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Quantization:
+    """Weights of matrices [in, out] as signed integers times positive scales; nothing else.
+
+    Attributes:
+        bits: 8, or 4, two to a byte.
+        block: inputs that share a scale, one of ``WEIGHT_BLOCKS``; None: a whole column does.
+    """
+
+    bits: Literal[8, 4]
+    block: int | None
+
+    def __str__(self) -> str:
+        return f"int{self.bits}" + (f", blocks of {self.block}" if self.block else "")
+
+    def divides(self, decoder: DecoderSpec) -> bool:
+        """Whether every matrix is whole blocks."""
+        return all(inputs % (self.block or 1) == 0 for inputs, _ in decoder.matrices())
+
+    def matrix_bytes(self, inputs: int, outputs: int, precision: Precision) -> int:
+        """Of the integers and their scales."""
+        scales = outputs * (inputs // self.block if self.block else 1)
+        return inputs * outputs * self.bits // 8 + scales * PRECISION_BYTES[precision]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +77,27 @@ class DecoderSpec:
         attention = e * (q + 2 * kv) + (q + 2 * kv) + q * e
         mlp = 3 * e * self.mlp_width
         return self.layers * (attention + mlp + 2 * e) + e + e * self.vocabulary
+
+    def matrices(self) -> list[tuple[int, int]]:
+        """Inputs and outputs of every weight matrix: a layer's five, and the output head."""
+        e, q, kv = (
+            self.embedding_width,
+            self.query_heads * self.head_size,
+            self.kv_heads * self.head_size,
+        )
+        layer = [(e, q + 2 * kv), (q, e), *[(e, self.mlp_width)] * 2, (self.mlp_width, e)]
+        return [*layer * self.layers, (e, self.vocabulary)]
+
+    def weight_bytes(self, precision: Precision, quantization: Quantization | None = None) -> int:
+        """Of all that the decoder graph holds; norms and biases are never quantized."""
+        size = PRECISION_BYTES[precision]
+        dense = self.weight_count() * size
+        if quantization is None:
+            return dense
+        return dense + sum(
+            quantization.matrix_bytes(rows, columns, precision) - rows * columns * size
+            for rows, columns in self.matrices()
+        )
 
     def row_bytes(self, precision: Precision) -> int:
         """Bytes of one row (one token) of one slab: Hkv * D elements."""

@@ -69,7 +69,14 @@ class Assembler:
 
     def _decoder(self, times_ms: Sequence[float], new_tokens: int, rows: int) -> Timed:
         manifest = self.manifest
-        floor = decoder_floor(manifest.decoder, manifest.precision, self.rates, new_tokens, rows)
+        floor = decoder_floor(
+            manifest.decoder,
+            manifest.precision,
+            self.rates,
+            new_tokens,
+            rows,
+            manifest.quantization,
+        )
         return Timed(spread(times_ms), floor)
 
 

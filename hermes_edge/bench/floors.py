@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from hermes_edge.bench.figures import Floor, RateFigures
-from hermes_edge.spec import PRECISION_BYTES, DecoderSpec, Precision, VisionSpec
+from hermes_edge.spec import PRECISION_BYTES, DecoderSpec, Precision, Quantization, VisionSpec
 
 
 def decoder_floor(
-    decoder: DecoderSpec, precision: Precision, rates: RateFigures, new_tokens: int, rows: int
+    decoder: DecoderSpec,
+    precision: Precision,
+    rates: RateFigures,
+    new_tokens: int,
+    rows: int,
+    quantization: Quantization | None = None,
 ) -> Floor:
     """One forward of T new tokens on S cached rows: weights and cache are read once."""
     # Causal: on average a new row sees half of the new rows, where forward_flops counts them all.
     flops = decoder.forward_flops(new_tokens, rows - new_tokens // 2)
-    nbytes = decoder.weight_count() * PRECISION_BYTES[precision]
+    nbytes = decoder.weight_bytes(precision, quantization)
     nbytes += rows * decoder.kv_bytes_per_token(precision)
     return _floor(flops, nbytes, rates)
 

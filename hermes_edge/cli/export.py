@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from hermes_edge.cli.form import BlockOption, ComputeOption, DType, parse_form
 from hermes_edge.cli.output import size, stdout
 from hermes_edge.cli.progress import ExportProgress
-from hermes_edge.spec import Precision
-
-
-class DType(str, Enum):
-    """Precision of weights, caches and embeddings."""
-
-    FP32 = "fp32"
-    FP16 = "fp16"
 
 
 def export(
@@ -25,9 +17,15 @@ def export(
         str, typer.Argument(help="Folder of the checkpoint, or hub id ORGANISATION/NAME.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the new bundle.")],
-    dtype: Annotated[DType, typer.Option(help="Precision of weights and caches.")] = DType.FP32,
+    dtype: Annotated[
+        DType, typer.Option(help="Of the weights; int8 and int4: of the decoder's matrices.")
+    ] = DType.FP32,
+    compute: ComputeOption = None,
+    block: BlockOption = None,
     chunk_frames: Annotated[int, typer.Option(help="Frames that are encoded at once.")] = 16,
-    opset: Annotated[int, typer.Option(help="ONNX opset, 20 or 23.")] = 20,
+    opset: Annotated[
+        int, typer.Option(help="ONNX opset, 20 or 23; a decoder in int4 has 21 at least.")
+    ] = 20,
     tokens_per_frame: Annotated[
         int | None, typer.Option(help="Needed where the checkpoint has no vision tower.")
     ] = None,
@@ -44,12 +42,13 @@ def export(
     """Export a Hugging Face checkpoint to a bundle of ONNX graphs, checked against the original."""
     from hermes_edge.export import export_checkpoint
 
-    precision: Precision = "fp16" if dtype is DType.FP16 else "fp32"
+    precision, quantization = parse_form(dtype, compute, block)
     with ExportProgress() as progress:
         manifest = export_checkpoint(
             checkpoint,
             output,
             precision=precision,
+            quantization=quantization,
             chunk_frames=chunk_frames,
             opset=opset,
             tokens_per_frame=tokens_per_frame,
@@ -60,3 +59,5 @@ def export(
         )
     total = sum(record.bytes for record in manifest.files)
     stdout().print(f"{manifest.model_id} -> {output} ({size(total)})")
+    for cost in manifest.parity.costs if manifest.parity is not None else ():
+        stdout().print(f"{quantization} costs: {cost.name}: {cost.measured:.3g} {cost.unit}")

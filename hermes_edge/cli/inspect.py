@@ -72,6 +72,7 @@ def _print_geometry(bundle: Path, manifest: Manifest) -> None:
     facts = {
         "bundle": f"{bundle}, schema {manifest.schema_version}",
         "model": f"{manifest.model_id} ({manifest.family}, {manifest.precision})",
+        "matrices": str(manifest.quantization or manifest.precision),
         "weights": "random: answers are noise" if manifest.random_weights else "trained",
         "decoder": f"{decoder.layers} layers, width {decoder.embedding_width}, "
         f"{decoder.query_heads} query and {decoder.kv_heads} key-value heads of "

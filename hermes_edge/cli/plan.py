@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hermes_edge.cli.export import DType
+from hermes_edge.cli.form import BlockOption, ComputeOption, DType, parse_form
 from hermes_edge.cli.output import print_json, size, stdout, table
 from hermes_edge.errors import BudgetError, SettingsError
 from hermes_edge.settings import Settings, parse_budget
-from hermes_edge.spec import Precision
 
 if TYPE_CHECKING:
     from hermes_edge.planning.devices import Device
@@ -35,6 +34,8 @@ def plan(
     dtype: Annotated[
         DType | None, typer.Option(help="Of the export to come.", show_default="fp16")
     ] = None,
+    compute: ComputeOption = None,
+    block: BlockOption = None,
     chunk_frames: Annotated[int | None, typer.Option(help="Frames encoded at once.")] = None,
     reserve_tokens: Annotated[
         int, typer.Option(help="Rows kept free for a question and its answer.")
@@ -52,8 +53,10 @@ def plan(
     from hermes_edge.planning.plan import Wish, make_plan
     from hermes_edge.planning.subject import open_subject
 
-    precision: Precision | None = dtype.value if dtype is not None else None
-    subject = open_subject(model, precision, tokens_per_frame)
+    precision, quantization = None, None
+    if (dtype, compute, block) != (None, None, None):
+        precision, quantization = parse_form(dtype or DType.FP16, compute, block)
+    subject = open_subject(model, precision, tokens_per_frame, quantization)
     width, height = _frame_size(frame_size)
     wish = Wish(
         budget_tokens=_budget_tokens(budget, subject),
@@ -111,6 +114,7 @@ def _document(made: Plan) -> dict[str, object]:
     return {
         "model": made.subject.name,
         "precision": made.subject.precision,
+        "quantization": str(made.subject.quantization) if made.subject.quantization else None,
         "device": asdict(made.device),
         "wish": asdict(made.wish),
         "bytes": {share.name: share.nbytes for share in made.shares},
@@ -126,7 +130,7 @@ def _document(made: Plan) -> dict[str, object]:
 def _print(made: Plan) -> None:
     device, wish = made.device, made.wish
     stdout().print(
-        f"{made.subject.name} ({made.subject.precision}) on {device.name}: "
+        f"{made.subject.name} ({made.subject.form}) on {device.name}: "
         f"{size(device.memory_bytes)}, {device.gbyte_per_s:g} GB/s, "
         f"{device.tflop_per_s:.3g} TFLOP/s"
     )

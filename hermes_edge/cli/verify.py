@@ -84,3 +84,9 @@ def print_parity(report: ParityReport) -> None:
             for check in report.checks
         ],
     )
+    if report.costs:
+        table(
+            "cost of the quantized weights, beside the original",
+            ("what", "measured", "unit"),
+            [(cost.name, f"{cost.measured:.3g}", cost.unit) for cost in report.costs],
+        )

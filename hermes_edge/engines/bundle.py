@@ -145,8 +145,12 @@ class Bundle:
             raise BundleError(f"{self.path} has a {name} graph that its model cannot have")
         return spec
 
-    def engine(self, name: GraphName, device: str = "cpu", threads: int = 0) -> Engine:
+    def engine(
+        self, name: GraphName, device: str = "cpu", threads: int = 0, *, exact: bool = False
+    ) -> Engine:
         """Compile one graph for a device; ``threads`` 0 lets the backend choose.
+
+        ``exact``: integer weights are multiplied in the graph's precision (slow).
 
         Raises:
             BundleError: no such graph, or a graph whose tensors differ from the contract.
@@ -156,7 +160,9 @@ class Bundle:
         from hermes_edge.engines.ort import OrtEngine
 
         spec = self.graph(name)
-        return OrtEngine(self.path / self.manifest.graphs[name].file, spec, device, threads)
+        return OrtEngine(
+            self.path / self.manifest.graphs[name].file, spec, device, threads, exact=exact
+        )
 
     def embeddings(self) -> EmbeddingTable:
         """The token embedding table."""

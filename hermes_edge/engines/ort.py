@@ -89,6 +89,8 @@ class OrtEngine:
         device: str = "cpu",
         threads: int = 0,
         stream: int | None = None,
+        *,
+        exact: bool = False,
     ) -> None:
         """Load and check one graph.
 
@@ -98,6 +100,9 @@ class OrtEngine:
             device: ``cpu``, ``cuda`` or ``cuda:N``.
             threads: 0 is one per core.
             stream: address of the CUDA stream to compute on, or one of ONNX Runtime's own.
+            exact: multiply integer weights in the graph's precision. Otherwise the CPU rounds the
+                other side to eight bits, row by row: at 896 x 4864 in int8, 1 row takes 0.2 ms
+                instead of 18 (ONNX Runtime 1.32, AVX2).
 
         Raises:
             SettingsError: unknown device name.
@@ -110,7 +115,7 @@ class OrtEngine:
         self._graph = graph
         self._device = (kind, index)
         self._dtypes = {t.name: np.dtype(t.dtype) for t in (*graph.inputs, *graph.outputs)}
-        self._session = _open_session(ort, path, (kind, index), threads, stream)
+        self._session = _open_session(ort, path, (kind, index), threads, stream, exact)
         used = self._session.get_providers()[0]
         if used != _PROVIDERS[kind]:
             raise EngineError(
@@ -151,7 +156,12 @@ class OrtEngine:
 
 
 def _open_session(
-    ort: Any, path: Path, device: tuple[str, int], threads: int, stream: int | None
+    ort: Any,
+    path: Path,
+    device: tuple[str, int],
+    threads: int,
+    stream: int | None,
+    exact: bool,
 ) -> Any:
     kind, index = device
     options = ort.SessionOptions()
@@ -159,6 +169,8 @@ def _open_session(
     options.log_severity_level = 3
     # Memory patterns are cached per combination of input shapes, and S grows with every call.
     options.enable_mem_pattern = False
+    if exact:
+        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     if kind == "cpu":
         _share_workspace(ort)
         options.add_session_config_entry("session.use_env_allocators", "1")

@@ -6,6 +6,7 @@ import gc
 import math
 import platform
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
@@ -25,10 +26,11 @@ from hermes_edge.contract import (
 from hermes_edge.errors import SettingsError
 from hermes_edge.export.bundle import Staging, file_records, folder_bytes, staged
 from hermes_edge.export.checkpoint import DTYPES, Checkpoint, required_tensors
-from hermes_edge.export.decoder import EMBEDDINGS, Decoder, EmbeddingProbe
+from hermes_edge.export.decoder import EMBEDDINGS, Decoder, EmbeddingProbe, decoder_tensors
 from hermes_edge.export.memory_graphs import Compact, Score
 from hermes_edge.export.parity import compare_export
 from hermes_edge.export.progress import NoProgress, Progress, stage
+from hermes_edge.export.quantize import OLDEST_OPSET, check_quantization, quantize_graph
 from hermes_edge.export.tokenizer import TextFacts, write_text_files
 from hermes_edge.export.trace import check_opset, save, trace
 from hermes_edge.export.vision import Vision
@@ -39,7 +41,17 @@ from hermes_edge.manifest import (
     GraphRecord,
     Manifest,
 )
-from hermes_edge.spec import PRECISION_BYTES, Precision
+from hermes_edge.spec import PRECISION_BYTES, Precision, Quantization
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """How numbers are stored, and in which dialect."""
+
+    precision: Precision
+    quantization: Quantization | None
+    opset: int
+
 
 _TOOLS = ("hermes_edge", "torch", "transformers", "onnxscript", "onnxruntime")
 
@@ -49,6 +61,7 @@ def export_checkpoint(
     target: Path,
     *,
     precision: Precision = "fp32",
+    quantization: Quantization | None = None,
     chunk_frames: int = 16,
     opset: int = 20,
     tokens_per_frame: int | None = None,
@@ -63,8 +76,9 @@ def export_checkpoint(
         source: a folder, or a hub id ``organisation/name``.
         target: the bundle's folder; it appears only when the bundle is complete.
         precision: of weights, caches and embeddings.
+        quantization: of the decoder's weight matrices, or none.
         chunk_frames: frames that the runtime encodes at once.
-        opset: of all graphs, 20 or 23.
+        opset: of all graphs, 20 or 23; a decoder in int4 needs 21 and gets it.
         tokens_per_frame: only for a decoder without a vision tower, and needed there.
         embedding_probe: also write the graph of the released code's probe.
         overwrite: replace an existing bundle.
@@ -86,9 +100,12 @@ def export_checkpoint(
     with stage(progress, "checkpoint"):
         checkpoint = Checkpoint.open(source)
         tokens_per_frame = _tokens_per_frame(checkpoint, tokens_per_frame)
-    needed_bytes = _needed_bytes(checkpoint, precision)
+        if quantization is not None:
+            check_quantization(quantization, checkpoint.config.decoder)
+    form = _Form(precision, quantization, opset)
+    needed_bytes = _needed_bytes(checkpoint, form)
     with staged(Path(target), needed_bytes, overwrite=overwrite) as staging:
-        graphs = _write_graphs(checkpoint, staging, precision, opset, embedding_probe, progress)
+        graphs = _write_graphs(checkpoint, staging, form, embedding_probe, progress)
         with stage(progress, "embeddings") as record:
             facts = _write_text(checkpoint, staging, precision)
             record.nbytes = (staging.folder / EMBEDDINGS_NAME).stat().st_size
@@ -148,23 +165,24 @@ def _tokens_per_frame(checkpoint: Checkpoint, given: int | None) -> int:
     return vision.tokens_per_frame
 
 
-def _needed_bytes(checkpoint: Checkpoint, precision: Precision) -> int:
+def _needed_bytes(checkpoint: Checkpoint, form: _Form) -> int:
+    """The decoder's weights as they will be stored; everything else as it is."""
+    decoder, size = checkpoint.config.decoder, PRECISION_BYTES[form.precision]
+    own = decoder_tensors(decoder)
     shapes = required_tensors(checkpoint.config)
-    elements = sum(math.prod(shape) for shape in shapes.values())
-    if checkpoint.config.decoder.tied_embeddings:
-        # The output head is a weight of the decoder graph, the embedding table a file.
-        elements += math.prod(shapes[EMBEDDINGS])
-    return elements * PRECISION_BYTES[precision]
+    others = sum(math.prod(shape) for name, shape in shapes.items() if name not in own)
+    table = math.prod(own[EMBEDDINGS])
+    return (others + table) * size + decoder.weight_bytes(form.precision, form.quantization)
 
 
 def _write_graphs(
     checkpoint: Checkpoint,
     staging: Staging,
-    precision: Precision,
-    opset: int,
+    form: _Form,
     embedding_probe: bool,
     progress: Progress,
 ) -> dict[GraphName, GraphRecord]:
+    precision = form.precision
     config, weights, dtype = checkpoint.config, checkpoint.weights, DTYPES[precision]
     decoder, vision, variant = config.decoder, config.vision, config.vision_variant
     # Modules are made one at a time: one graph's weights in memory, no more.
@@ -185,7 +203,13 @@ def _write_graphs(
         with stage(progress, graph.name) as record:
             before = folder_bytes(staging.folder)
             file = f"{graph.name}.onnx"
+            quantization = form.quantization if graph.name == "decoder" else None
+            opset = form.opset
+            if quantization is not None:
+                opset = max(opset, OLDEST_OPSET[quantization.bits])
             model = trace(make(), graph, opset)
+            if quantization is not None:
+                quantize_graph(model, quantization, decoder, precision)
             with staging.writing() as folder:
                 save(model, folder / file)
             del model
@@ -195,6 +219,7 @@ def _write_graphs(
             file=file,
             opset=opset,
             precision=precision,
+            quantization=quantization,
             inputs=graph.inputs,
             outputs=graph.outputs,
         )

@@ -42,6 +42,8 @@ _SINCE: dict[str, Version] = {
     "RMSNormalization": (10, 15),
     "TensorScatter": (10, 15),
 }
+# The parser has taken int4 since 10.0, and int4 came with opset 21.
+_INT4_OPSET = 21
 _OPSETS: tuple[tuple[Version, int], ...] = (((11, 0), 24), ((10, 15), 23), ((10, 0), 20))
 _MOST_TOP_K = 3840
 _MOST_RANK = 8
@@ -109,9 +111,9 @@ def lint_bundle(path: Path, version: Version) -> list[Finding]:
 
 
 def lint_graph(path: Path, version: Version) -> list[Finding]:
-    """Findings in one ONNX file; its weights may lie beside it and are not read."""
+    """Findings in one ONNX file; of weights that lie beside it, scales alone are read."""
     model = onnx.load(str(path), load_external_data=False)
-    graph = _Graph(path.name, model, version)
+    graph = _Graph(path, model, version)
     findings = [*_model_findings(graph)]
     for index, node in enumerate(model.graph.node):
         name = f"{node.op_type} {node.name or f'node {index}'}"
@@ -122,8 +124,9 @@ def lint_graph(path: Path, version: Version) -> list[Finding]:
 class _Graph:
     """A model with what the rules ask of it."""
 
-    def __init__(self, name: str, model: onnx.ModelProto, version: Version) -> None:
-        self.name, self.model, self.version = name, model, version
+    def __init__(self, path: Path, model: onnx.ModelProto, version: Version) -> None:
+        self.name, self.model, self.version = path.name, model, version
+        self.folder = path.parent
         self.initializers = {tensor.name: tensor for tensor in model.graph.initializer}
         self.inputs = {value.name: value for value in model.graph.input}
         self.constants = {
@@ -138,7 +141,7 @@ class _Graph:
     def constant(self, name: str) -> Any:
         """A constant's value as an array; None where it is computed."""
         if name in self.initializers:
-            return numpy_helper.to_array(self.initializers[name])
+            return numpy_helper.to_array(self.initializers[name], str(self.folder))
         node = self.constants.get(name)
         if node is None:
             return None
@@ -148,6 +151,8 @@ class _Graph:
 
 def _model_findings(graph: _Graph) -> Iterator[Finding]:
     most = next(opset for since, opset in _OPSETS if graph.version >= since)
+    if any(t.data_type == TensorProto.INT4 for t in graph.initializers.values()):
+        most = max(most, _INT4_OPSET)
     for opset in graph.model.opset_import:
         if opset.domain in ("", "ai.onnx") and opset.version > most:
             rule = f"required opset {most} or older, found {opset.version}"
@@ -200,6 +205,13 @@ def _resize(graph: _Graph, node: NodeProto, attributes: dict[str, Any]) -> Itera
 
 
 def _quantization(graph: _Graph, node: NodeProto, attributes: dict[str, Any]) -> Iterator[str]:
+    scale = graph.constant(node.input[1])
+    if scale is not None and not bool((scale > 0).all()):
+        yield "required scales above 0"
+    if attributes.get("block_size", 0):
+        weight = graph.initializers.get(node.input[0])
+        if weight is None or weight.data_type != TensorProto.INT4 or len(weight.dims) != 2:
+            yield "blocks are for constant int4 matrices"
     if len(node.input) < 3 or not node.input[2]:
         return
     zero = graph.constant(node.input[2])

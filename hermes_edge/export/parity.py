@@ -17,6 +17,7 @@ from hermes_edge.engines.views import Array
 from hermes_edge.errors import BundleError, CheckpointError, EngineError, ParityError
 from hermes_edge.export import checks
 from hermes_edge.export.checkpoint import Checkpoint
+from hermes_edge.export.costs import measure_costs
 from hermes_edge.export.progress import NoProgress, Progress, stage
 from hermes_edge.export.reference import Reference, run_reference
 from hermes_edge.export.samples import FRAMES, Samples
@@ -68,12 +69,18 @@ def compare_export(folder: Path, checkpoint: Checkpoint, progress: Progress) -> 
 
 def _compare(bundle: Bundle, checkpoint: Checkpoint | None, progress: Progress) -> ParityReport:
     samples = Samples.of(bundle.manifest)
-    reference = None
+    quantization, precision = bundle.manifest.quantization, bundle.manifest.precision
+    reference = original = None
     if checkpoint is not None:
         with stage(progress, "reference"):
-            reference = run_reference(checkpoint, samples)
+            reference = run_reference(checkpoint, samples, quantization, precision)
+            if quantization is not None:
+                original = run_reference(checkpoint, samples)
     with stage(progress, "parity"):
-        return _run(bundle, samples, reference)
+        report = _run(bundle, samples, reference)
+        if original is None:
+            return report
+        return report.model_copy(update={"costs": measure_costs(bundle, original)})
 
 
 def _run(bundle: Bundle, samples: Samples, reference: Reference | None) -> ParityReport:

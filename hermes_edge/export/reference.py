@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache, LlavaOnevisionForConditionalGeneration, Qwen2ForCausalLM
 from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
 from hermes_edge.engines.views import Array
-from hermes_edge.export.checkpoint import Checkpoint
+from hermes_edge.export.checkpoint import DTYPES, Checkpoint
 from hermes_edge.export.progress import quiet_transformers
+from hermes_edge.export.quantize import dequantize, quantize
 from hermes_edge.export.samples import GREEDY_TOKENS, Samples
-from hermes_edge.spec import DecoderSpec, VisionSpec
+from hermes_edge.spec import DecoderSpec, Precision, Quantization, VisionSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +56,28 @@ def cache_argument(model: Any, cache: DynamicCache) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def run_reference(checkpoint: Checkpoint, samples: Samples) -> Reference:
-    """Load the original, run it on the samples, and free it again."""
+def run_reference(
+    checkpoint: Checkpoint,
+    samples: Samples,
+    quantization: Quantization | None = None,
+    precision: Precision = "fp32",
+) -> Reference:
+    """Load the original, run it on the samples, and free it again.
+
+    Args:
+        checkpoint: of the original.
+        samples: what it sees and is asked.
+        quantization: round the decoder's matrices as an export would, scales in ``precision``.
+        precision: of the export.
+    """
     seeing = checkpoint.config.vision is not None
     model_class: Any = LlavaOnevisionForConditionalGeneration if seeing else Qwen2ForCausalLM
     with quiet_transformers():
         model = model_class.from_pretrained(checkpoint.folder, dtype=torch.float32).eval()
+    name = f"transformers {transformers.__version__}, {checkpoint.model_id}, fp32"
+    if quantization is not None:
+        _round_weights(model, quantization, precision)
+        name += f", decoder's matrices rounded to {quantization}"
     visual = None
     if checkpoint.config.vision is not None and samples.frames is not None:
         visual = _visual_tokens(model, checkpoint.config.vision, samples.frames)
@@ -82,7 +99,7 @@ def run_reference(checkpoint: Checkpoint, samples: Samples) -> Reference:
     text = model.model.language_model if seeing else model.model
     queries, probe_keys = _embedding_probe(text, checkpoint.config.decoder, question)
     reference = Reference(
-        name=f"transformers {transformers.__version__}, {checkpoint.model_id}, fp32",
+        name=name,
         visual_tokens=None if visual is None else visual.numpy(),
         inputs_embeds=embeds.numpy(),
         keys=keys.numpy(),
@@ -96,6 +113,16 @@ def run_reference(checkpoint: Checkpoint, samples: Samples) -> Reference:
     del model, whole, cache, table, text
     gc.collect()
     return reference
+
+
+def _round_weights(model: Any, quantization: Quantization, precision: Precision) -> None:
+    """Each linear layer's weight [out, in] as its graph has it; tied embeddings stay whole."""
+    text = getattr(model.model, "language_model", model.model)
+    linear = [module for module in text.modules() if isinstance(module, nn.Linear)]
+    for module in (*linear, model.lm_head):
+        matrix = module.weight.detach().to(DTYPES[precision]).T.numpy()
+        rounded = dequantize(*quantize(matrix, quantization, precision))
+        module.weight = nn.Parameter(torch.from_numpy(rounded.T.copy()), requires_grad=False)
 
 
 def _visual_tokens(model: Any, vision: VisionSpec, frames: Array) -> Tensor:

@@ -20,9 +20,14 @@ from hermes_edge.runtime.limits import (
     check_counts,
     most_budget,
 )
-from hermes_edge.spec import PRECISION_BYTES, MemorySpec
+from hermes_edge.spec import PRECISION_BYTES, MemorySpec, Precision, Quantization
 
 QUESTION_TOKENS = 32
+_FORMS: tuple[tuple[str, Precision, Quantization | None], ...] = (
+    ("--dtype fp16", "fp16", None),
+    ("--dtype int8 --compute fp16", "fp16", Quantization(8, None)),
+    ("--dtype int4 --compute fp16", "fp16", Quantization(4, 32)),
+)
 # Python, numpy, OpenCV, tokenizers and ONNX Runtime, less hermes-tiny's weights and slabs:
 # `hermes-edge demo` on x86_64 (README.md). A shared memory holds them too.
 _PROCESS_BYTES = 136 << 20
@@ -150,7 +155,7 @@ def _shares(subject: Subject, device: Device, wish: Wish, memory: MemorySpec) ->
     rows = f"{memory.capacity_rows:,} rows x {decoder.kv_bytes_per_token(precision):,} B"
     ring = wish.chunk_frames * wish.frame_width * wish.frame_height * 3
     shares = [
-        Share("decoder weights", subject.decoder_bytes, precision),
+        Share("decoder weights", subject.decoder_bytes, subject.form),
         Share("vision weights", subject.vision_bytes, precision),
         Share("engine workspace", _workspace(subject, memory), "estimate of the largest call"),
         Share("slabs", streams * memory.slab_bytes(decoder, precision), rows + each),
@@ -193,7 +198,8 @@ def _stages(
     full = memory.prefix_rows + memory.budget_rows
 
     def forward(new_tokens: int) -> Floor:
-        return decoder_floor(decoder, precision, rates, new_tokens, full + new_tokens)
+        rows = full + new_tokens
+        return decoder_floor(decoder, precision, rates, new_tokens, rows, subject.quantization)
 
     rows = _slice_rows(subject, memory)
     slices, rest = divmod(memory.chunk_rows, rows)
@@ -219,8 +225,9 @@ def _knobs(plan: Plan) -> list[str]:
         budget = wish.budget_tokens + plan.left_bytes // token
         if budget >= memory.chunk_rows:
             knobs.append(f"--budget {budget}")
-        if subject.precision == "fp32":
-            knobs.append("an export with --dtype fp16")
+        options = _smaller_export(plan)
+        if options is not None:
+            knobs.append(f"an export with {options}")
         streams = _most_streams(plan)
         if 0 < streams < wish.streams:
             knobs.append(f"--streams {streams}")
@@ -229,6 +236,18 @@ def _knobs(plan: Plan) -> list[str]:
     if plan.load > 1:
         knobs.append(f"--fps {wish.fps / plan.load:.2g} at most")
     return knobs
+
+
+def _smaller_export(plan: Plan) -> str | None:
+    """The options of the largest export that would fit; None where none would."""
+    for options, precision, quantization in _FORMS:
+        subject = plan.subject.exported_as(precision, quantization)
+        if quantization is not None and not quantization.divides(subject.decoder):
+            continue
+        shares = _shares(subject, plan.device, plan.wish, plan.memory)
+        if sum(share.nbytes for share in shares) <= plan.device.memory_bytes:
+            return options
+    return None
 
 
 def _most_streams(plan: Plan) -> int:

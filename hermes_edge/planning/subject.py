@@ -6,14 +6,14 @@ only these are fetched: small files, and the first 100 kB of each weight file (h
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
 from hermes_edge.errors import DependencyError, SettingsError
 from hermes_edge.manifest import MANIFEST_NAME, TOKENIZER_NAME, Manifest, read_manifest
 from hermes_edge.runtime.text import TextCodec
-from hermes_edge.spec import PRECISION_BYTES, DecoderSpec, Precision, VisionSpec
+from hermes_edge.spec import PRECISION_BYTES, DecoderSpec, Precision, Quantization, VisionSpec
 
 _DEFAULT_CHUNK_FRAMES = 16
 # Of LLaVA-OneVision's template with its default system text, where no tokenizer tells.
@@ -33,6 +33,7 @@ class Subject:
     """A model in a precision.
 
     Attributes:
+        quantization: of the decoder's matrices.
         prefix_tokens: of the system text, which every memory keeps.
         vision_bytes: of the tower's and the projector's weights; 0 for a model that cannot see.
         table_bytes: of the embedding table, which is read row by row from its file.
@@ -42,15 +43,36 @@ class Subject:
     decoder: DecoderSpec
     vision: VisionSpec | None
     precision: Precision
+    quantization: Quantization | None
     frames: Frames
     prefix_tokens: int
     decoder_bytes: int
     vision_bytes: int
     table_bytes: int
 
+    @property
+    def form(self) -> str:
+        """How its numbers are stored, in words."""
+        return _name(self.precision, self.quantization)
+
+    def exported_as(self, precision: Precision, quantization: Quantization | None) -> Subject:
+        """The same model in another form."""
+        after, before = PRECISION_BYTES[precision], PRECISION_BYTES[self.precision]
+        return replace(
+            self,
+            precision=precision,
+            quantization=quantization,
+            decoder_bytes=self.decoder.weight_bytes(precision, quantization),
+            vision_bytes=self.vision_bytes * after // before,
+            table_bytes=self.table_bytes * after // before,
+        )
+
 
 def open_subject(
-    source: str, precision: Precision | None = None, tokens_per_frame: int | None = None
+    source: str,
+    precision: Precision | None = None,
+    tokens_per_frame: int | None = None,
+    quantization: Quantization | None = None,
 ) -> Subject:
     """A bundle's folder, a checkpoint's folder, or a hub id.
 
@@ -58,6 +80,7 @@ def open_subject(
         source: where the model is.
         precision: of the export to come, fp16 by default; a bundle has its own.
         tokens_per_frame: of a checkpoint without vision tower.
+        quantization: of the export to come; a bundle has its own.
 
     Raises:
         BundleError, CheckpointError: it is damaged, or a model that cannot be exported.
@@ -66,7 +89,7 @@ def open_subject(
     """
     folder = Path(source).expanduser()
     if (folder / MANIFEST_NAME).is_file():
-        return _of_bundle(folder, read_manifest(folder), precision)
+        return _of_bundle(folder, read_manifest(folder), precision, quantization)
     if find_spec("transformers") is None:
         raise DependencyError(
             "a checkpoint's configuration is read with transformers",
@@ -74,16 +97,22 @@ def open_subject(
             found=f"no {MANIFEST_NAME} in {folder}",
             fix="pip install 'hermes-edge[export]'",
         )
-    return _of_checkpoint(source, precision or "fp16", tokens_per_frame)
+    return _of_checkpoint(source, precision or "fp16", tokens_per_frame, quantization)
 
 
-def _of_bundle(folder: Path, manifest: Manifest, precision: Precision | None) -> Subject:
-    if precision not in (None, manifest.precision):
+def _of_bundle(
+    folder: Path,
+    manifest: Manifest,
+    precision: Precision | None,
+    quantization: Quantization | None,
+) -> Subject:
+    own = (manifest.precision, manifest.quantization)
+    if precision is not None and (precision, quantization) != own:
         raise SettingsError(
             f"{folder} is exported already",
-            required=f"--dtype {manifest.precision}",
-            found=precision,
-            fix="Plan its checkpoint instead",
+            required=_name(*own),
+            found=_name(precision, quantization),
+            fix="Leave --dtype out, or plan its checkpoint",
         )
     prefix = _DEFAULT_PREFIX_TOKENS
     if (folder / TOKENIZER_NAME).is_file():
@@ -93,15 +122,28 @@ def _of_bundle(folder: Path, manifest: Manifest, precision: Precision | None) ->
         manifest.decoder,
         manifest.vision,
         manifest.precision,
+        manifest.quantization,
         Frames(manifest.tokens_per_frame, manifest.chunk_frames),
         prefix,
     )
 
 
-def _of_checkpoint(source: str, precision: Precision, tokens_per_frame: int | None) -> Subject:
+def _name(precision: Precision, quantization: Quantization | None) -> str:
+    return precision if quantization is None else f"{quantization}, {precision} beside it"
+
+
+def _of_checkpoint(
+    source: str,
+    precision: Precision,
+    tokens_per_frame: int | None,
+    quantization: Quantization | None,
+) -> Subject:
     from hermes_edge.export.headers import read_headers
+    from hermes_edge.export.quantize import check_quantization
 
     headers = read_headers(source)
+    if quantization is not None:
+        check_quantization(quantization, headers.config.decoder)
     vision = headers.config.vision
     tokens = vision.tokens_per_frame if vision is not None else tokens_per_frame
     if tokens is None or tokens < 1:
@@ -115,6 +157,7 @@ def _of_checkpoint(source: str, precision: Precision, tokens_per_frame: int | No
         headers.config.decoder,
         vision,
         precision,
+        quantization,
         Frames(tokens, _DEFAULT_CHUNK_FRAMES),
         _DEFAULT_PREFIX_TOKENS,
     )
@@ -125,6 +168,7 @@ def _subject(
     decoder: DecoderSpec,
     vision: VisionSpec | None,
     precision: Precision,
+    quantization: Quantization | None,
     frames: Frames,
     prefix_tokens: int,
 ) -> Subject:
@@ -138,9 +182,10 @@ def _subject(
         decoder=decoder,
         vision=vision,
         precision=precision,
+        quantization=quantization,
         frames=frames,
         prefix_tokens=prefix_tokens,
-        decoder_bytes=decoder.weight_count() * size,
+        decoder_bytes=decoder.weight_bytes(precision, quantization),
         vision_bytes=weights,
         table_bytes=decoder.vocabulary * width * size,
     )

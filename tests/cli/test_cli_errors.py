@@ -72,7 +72,7 @@ def test_no_such_bundle(cli: Cli, video: Path, verb: list[str]) -> None:
         (["run"], "Missing argument"),
         (["run", "v.mp4", "--ask", "1 A?", "--fps", "fast"], "Invalid value for '--fps'"),
         (["fly"], "No such command"),
-        (["export", "c", "-o", "b", "--dtype", "int4"], "Invalid value"),
+        (["export", "c", "-o", "b", "--dtype", "int3"], "Invalid value"),
         (["run", "v.mp4", "--ask", "1 \udcff?"], r"an argument is not UTF-8: 1 \udcff?"),
     ],
 )

@@ -79,6 +79,24 @@ def test_verify_against_the_checkpoint(
 
 
 @pytest.mark.slow
+def test_a_quantized_export_tells_its_cost(cli: Cli, checkpoint: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    options = ("--dtype", "int4", "--tokens-per-frame", 4)
+    code, stdout, _ = cli("export", checkpoint, "-o", bundle, *options)
+    assert code == 0
+    assert re.search(
+        r"^int4, blocks of 32 costs: logits, root mean square error: [\d.]+ of their deviation\n"
+        r"int4, blocks of 32 costs: greedy tokens that stay the same: \d+ of 16$",
+        stdout,
+        re.M,
+    )
+    code, stdout, _ = cli("inspect", bundle)
+    assert code == 0
+    assert re.search(r"^matrices +int4, blocks of 32$", stdout, re.M)
+    assert "cost of the quantized weights, beside the original" in stdout
+
+
+@pytest.mark.slow
 def test_existing_bundle_is_not_replaced(
     cli: Cli, checkpoint: Path, exported: tuple[Path, str, str]
 ) -> None:

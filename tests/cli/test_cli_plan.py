@@ -35,16 +35,32 @@ def test_the_same_as_json(cli: Cli) -> None:
 
 def test_a_plan_that_does_not_fit_ends_with_the_knobs(cli: Cli) -> None:
     code, stdout, stderr = cli(
-        *("plan", TINY_BUNDLE, "--device", "0.16GiB:10GB/s:1TFLOPS", "--streams", 60, *SMALL)
+        *("plan", TINY_BUNDLE, "--device", "0.16GiB:10GB/s:1TFLOPS", "--streams", 30, *SMALL)
     )
     assert code == 7
     assert " left              none " in stdout
     assert re.fullmatch(
-        r"error: hermes-tiny does not fit 0\.16GiB:10GB/s:1TFLOPS: required 4\d\d\.\d MiB "
-        r"and \d+% of its time, found 163\.8 MiB\. Turn: an export with --dtype fp16, "
-        r"or --streams \d+\n",
+        r"error: hermes-tiny does not fit 0\.16GiB:10GB/s:1TFLOPS: required 2\d\d\.\d MiB "
+        r"and \d+% of its time, found 163\.8 MiB\. Turn: --budget \d+, or an export "
+        r"with --dtype fp16, or --streams \d+\n",
         stderr,
     )
+
+
+def test_quantized_exports(cli: Cli) -> None:
+    args = ("plan", TINY_CHECKPOINT, "--device", "orin-nano-8gb", *SMALL)
+    decoder_bytes = {}
+    for dtype in ("fp32", "int8", "int4"):
+        code, stdout, _ = cli(*args, "--dtype", dtype, "--json")
+        document = json.loads(stdout)
+        assert (code, document["precision"]) == (0, "fp32")
+        decoder_bytes[dtype] = document["bytes"]["decoder weights"]
+    assert document["quantization"] == "int4, blocks of 32"
+    assert decoder_bytes["int4"] < 0.17 * decoder_bytes["fp32"]
+    assert decoder_bytes["int8"] < 0.27 * decoder_bytes["fp32"]
+    code, stdout, _ = cli(*args, "--dtype", "int8", "--compute", "fp16")
+    assert code == 0
+    assert stdout.startswith("hermes-tiny-checkpoint (int8, fp16 beside it) on orin-nano-8gb: ")
 
 
 def test_this_machine_is_measured(cli: Cli) -> None:
@@ -68,6 +84,15 @@ def test_bad_values(cli: Cli) -> None:
         (
             ("--device", "l4", "--reserve", "7"),
             "unknown --reserve: required bytes such as 1.5GiB, found 7",
+        ),
+        (
+            ("--device", "l4", "--compute", "fp16"),
+            "--compute says nothing here: required --dtype int8 or int4 beside it, "
+            "found --dtype fp16",
+        ),
+        (
+            ("--device", "l4", "--dtype", "int8", "--block", 32),
+            "--block says nothing here: required --dtype int4 beside it, found --dtype int8",
         ),
     ):
         code, stdout, stderr = cli("plan", TINY_BUNDLE, *SMALL, *options)

@@ -59,6 +59,16 @@ def node(kind: str, inputs: str = "x", outputs: str = "y", **attributes: Any) ->
 @pytest.mark.parametrize(
     ("bad", "constants", "rule"),
     [
+        (
+            node("DequantizeLinear", "w s"),
+            {"w": np.zeros(4, np.int8), "s": np.float32(-0.5)},
+            "required scales above 0",
+        ),
+        (
+            node("DequantizeLinear", "w s", axis=0, block_size=2),
+            {"w": np.zeros((4, 4), np.int8), "s": np.ones((2, 4), np.float32)},
+            "blocks are for constant int4 matrices",
+        ),
         (node("BitShift", "x x", direction="LEFT"), {}, "not in the parser's table of operators"),
         (node("TopK", "x k", "y i", sorted=0), {"k": [8]}, "required sorted = 1"),
         (node("TopK", "x n", "y i"), {"n": [3841]}, "required K of 3840 at most, found 3841"),

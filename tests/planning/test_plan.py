@@ -100,6 +100,24 @@ def test_weights_that_are_too_much(tiny: Subject) -> None:
     assert plan.knobs == ("a smaller model or a larger device: the weights alone are too much",)
 
 
+@pytest.mark.parametrize(
+    ("share_of_fp32", "options"),
+    [
+        (0.6, "--dtype fp16"),
+        (0.4, "--dtype int8 --compute fp16"),
+        (0.33, "--dtype int4 --compute fp16"),
+    ],
+)
+def test_the_largest_export_that_fits_is_told(
+    tiny: Subject, share_of_fp32: float, options: str
+) -> None:
+    """What weights, slabs and workspace take; process, frames and reserve do not shrink."""
+    plan = make_plan(tiny, device(GIB), WISH)
+    fixed = sum(share(plan, name) for name in ("process", "waiting frames", "reserve"))
+    small = device(fixed + int(share_of_fp32 * (plan.needed_bytes - fixed)))
+    assert f"an export with {options}" in make_plan(tiny, small, WISH).knobs
+
+
 def test_frames_that_come_too_fast(tiny: Subject) -> None:
     slow = device(GIB, rate=0.001)
     plan = make_plan(tiny, slow, replace(WISH, fps=50))

@@ -11,6 +11,7 @@ from hermes_edge.errors import CheckpointError, SettingsError
 from hermes_edge.manifest import read_manifest
 from hermes_edge.planning.subject import open_subject
 from hermes_edge.shipped import TINY_BUNDLE, TINY_CHECKPOINT
+from hermes_edge.spec import Quantization
 
 
 def test_a_checkpoint_and_its_bundle_are_one_subject() -> None:
@@ -59,6 +60,15 @@ def test_a_bundle_has_its_own_precision() -> None:
     with pytest.raises(SettingsError) as caught:
         open_subject(str(TINY_BUNDLE), "fp16")
     assert str(caught.value) == (
-        f"{TINY_BUNDLE} is exported already: required --dtype fp32, found fp16. "
-        "Plan its checkpoint instead"
+        f"{TINY_BUNDLE} is exported already: required fp32, found fp16. "
+        "Leave --dtype out, or plan its checkpoint"
+    )
+
+
+def test_blocks_must_fit() -> None:
+    with pytest.raises(SettingsError) as caught:
+        open_subject(str(TINY_CHECKPOINT), "fp16", quantization=Quantization(4, 128))
+    assert str(caught.value) == (
+        "blocks of 128 do not fit the decoder's matrices: required inputs that are multiples of "
+        "128, found 192, 256, 384. Export with --block 32, or --dtype int8"
     )
