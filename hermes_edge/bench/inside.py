@@ -34,5 +34,5 @@ def cached_layers(session: Session) -> list[CachedLayer]:
 def first_logits(session: Session, question_ids: Sequence[int]) -> Array:
     """Logits float32 [V] behind a question's last token; the memory stays as it is."""
     parts = session._parts
-    logits, _ = parts.runner.run(parts.store, parts.table.lookup(question_ids), want_logits=True)
+    logits, _ = parts.runner.run(parts.store, (parts.table.lookup(question_ids),), want_logits=True)
     return np.asarray(logits)

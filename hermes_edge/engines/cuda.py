@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from hermes_edge.contract import DType
-from hermes_edge.engines.views import Array, View
+from hermes_edge.engines.views import Array, View, check_alike
 from hermes_edge.errors import BudgetError, DependencyError, EngineError
 
 # Two halves: one is filled while the other is copied.
@@ -108,10 +108,7 @@ class CudaDevice:
 
     def upload(self, source: Array, target: View) -> None:
         """Copy a host array of the same shape and dtype; returns before it has arrived."""
-        if source.shape != target.shape or source.dtype != np.dtype(target.dtype):
-            raise ValueError(
-                f"upload of {source.dtype} {source.shape} to {target.dtype} {target.shape}"
-            )
+        check_alike("upload", source, target)
         data = np.ascontiguousarray(source)
         kind = self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
         with self._crossing:
@@ -120,6 +117,12 @@ class CudaDevice:
                 ctypes.memmove(self._halves[half], data.ctypes.data + start, count)
                 self._copy(target.address + start, self._halves[half], count, kind)
                 self._call("cudaEventRecord", self._free[half], self.stream)
+
+    def copy(self, source: View, target: View) -> None:
+        """Copy on the GPU; returns before it has happened."""
+        check_alike("copy", source, target)
+        kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToDevice
+        self._copy(target.address, source.address, source.nbytes, kind)
 
     def download(self, source: View) -> Array:
         """A host copy, after everything that the stream held before."""

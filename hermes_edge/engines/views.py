@@ -30,6 +30,10 @@ class View:
     device: str
     owner: object
 
+    def __len__(self) -> int:
+        """Rows, as of an array."""
+        return self.shape[0]
+
     @property
     def nbytes(self) -> int:
         """Bytes that the view covers."""
@@ -54,6 +58,15 @@ class View:
         return View(self.address, shape, self.dtype, self.device, self.owner)
 
 
+Rows = Array | View
+"""Rows on the host, or rows that are on the device already."""
+
+
+def row_slice(rows: Rows, start: int, stop: int) -> Rows:
+    """Rows ``start`` to ``stop``, not copied."""
+    return rows.rows(start, stop) if isinstance(rows, View) else rows[start:stop]
+
+
 class Device(Protocol):
     """The one owner of a device's memory: everyone else gets views."""
 
@@ -66,6 +79,9 @@ class Device(Protocol):
 
     def upload(self, source: Array, target: View) -> None:
         """Copy a host array into a view of the same shape and dtype."""
+
+    def copy(self, source: View, target: View) -> None:
+        """Copy between two views of one shape and dtype, which do not overlap."""
 
     def download(self, source: View) -> Array:
         """A host copy of a view, or the memory itself where host and device are one."""
@@ -86,15 +102,25 @@ class CpuDevice:
 
     def upload(self, source: Array, target: View) -> None:
         """Copy with the shape and dtype checked: a silent broadcast would hide a wrong caller."""
-        if source.shape != target.shape or source.dtype != np.dtype(target.dtype):
-            raise ValueError(
-                f"upload of {source.dtype} {source.shape} to {target.dtype} {target.shape}"
-            )
+        check_alike("upload", source, target)
         host_array(target)[...] = source
+
+    def copy(self, source: View, target: View) -> None:
+        """Copy with the shape and dtype checked."""
+        check_alike("copy", source, target)
+        host_array(target)[...] = host_array(source)
 
     def download(self, source: View) -> Array:
         """The memory itself, not a copy."""
         return host_array(source)
+
+
+def check_alike(what: str, source: Array | View, target: View) -> None:
+    """Raise where two ends of a copy differ in shape or dtype."""
+    if source.shape != target.shape or np.dtype(source.dtype) != np.dtype(target.dtype):
+        raise ValueError(
+            f"{what} of {source.dtype} {source.shape} to {target.dtype} {target.shape}"
+        )
 
 
 def host_array(view: View) -> Array:

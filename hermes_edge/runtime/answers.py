@@ -123,7 +123,7 @@ class AnswerRun:
         return logits
 
     def _step(self, ids: Sequence[int]) -> Array:
-        logits, _ = self._runner.run(self._store, self._table.lookup(ids), want_logits=True)
+        logits, _ = self._runner.run(self._store, (self._table.lookup(ids),), want_logits=True)
         self._store.scratch_rows += len(ids)
         assert logits is not None
         return logits

@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 
 from hermes_edge.engines import EmbeddingTable, View
-from hermes_edge.engines.views import Array
+from hermes_edge.engines.views import Rows, row_slice
 from hermes_edge.memory.base import (
     PREFIX_FRAME,
     Float32Array,
@@ -135,11 +135,11 @@ class ChunkEncoder:
             frames = np.full(len(embeds), PREFIX_FRAME, dtype=np.int64)
             self._pass(embeds, frames, np.zeros(len(embeds)), None)
 
-    def append(self, embeds: Array, times_s: Sequence[float]) -> None:
+    def append(self, embeds: Rows, times_s: Sequence[float]) -> None:
         """Encode whole frames that fit into the open chunk; the last one closes it.
 
         Args:
-            embeds: [F*N, E], F at most :attr:`frames_left`.
+            embeds: [F*N, E] on host or device, F at most :attr:`frames_left`.
             times_s: F timestamps.
 
         Raises:
@@ -184,27 +184,27 @@ class ChunkEncoder:
         if plan is not None:
             self._compactor.carry_out(self._store, plan)
 
-    def _slices(self, embeds: Array, behind: int = 0) -> list[Array]:
+    def _slices(self, embeds: Rows, behind: int = 0) -> list[Rows]:
         """Cut so that ``behind`` more rows fit into the last slice's pass."""
         size = self._shape.slice_rows
         cut = max(len(embeds) - (size - behind), 0)
         edges = [*range(0, cut, size), cut, len(embeds)]
-        return [embeds[start:stop] for start, stop in pairwise(edges) if start < stop]
+        return [row_slice(embeds, start, stop) for start, stop in pairwise(edges) if start < stop]
 
     def _pass(
-        self, embeds: Array, frames: Int64Array, times: Float64Array, probes: ProbeTokens | None
+        self, embeds: Rows, frames: Int64Array, times: Float64Array, probes: ProbeTokens | None
     ) -> View | None:
         """Encode and commit rows; with probes behind them, return the probes' queries."""
         count = len(embeds)
         if probes is None:
-            self._runner.run(self._store, embeds)
+            self._runner.run(self._store, (embeds,))
             self._store.commit(frames, times)
             return None
         ids = (*probes.working, *probes.long_term)
         offsets = np.concatenate([np.arange(count), count + np.asarray(probes.offsets())])
         _, queries = self._runner.run(
             self._store,
-            np.concatenate([embeds, self._table.lookup(ids)]),
+            (embeds, self._table.lookup(ids)),
             segments=np.concatenate(
                 [np.zeros(count, np.int64), np.asarray(probes.segments(), dtype=np.int64)]
             ),

@@ -6,7 +6,7 @@ rows in the slabs, behind everything that is there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from hermes_edge.contract import DType
 from hermes_edge.engines import Device, Engine, View
-from hermes_edge.engines.views import Array
+from hermes_edge.engines.views import Array, Rows
 from hermes_edge.runtime.store import KVStore
-from hermes_edge.spec import PRECISION_DTYPE, DecoderSpec, Precision
+from hermes_edge.spec import ADDRESS_ALIGNMENT_BYTES, PRECISION_DTYPE, DecoderSpec, Precision
 
 EngineCall = Callable[[Engine, Mapping[str, View], Mapping[str, View]], None]
 """Runs an engine; the runtime serialises the calls of all its sessions."""
@@ -79,7 +79,7 @@ class DecoderRunner:
     def run(
         self,
         store: KVStore,
-        embeds: Array,
+        embeds: Sequence[Rows],
         *,
         segments: npt.NDArray[np.int64] | None = None,
         positions: npt.NDArray[np.int64] | None = None,
@@ -90,7 +90,7 @@ class DecoderRunner:
 
         Args:
             store: the memory; T scratch rows must still fit.
-            embeds: [T, E].
+            embeds: T rows [, E] in one or more parts, each on host or device.
             segments: int64 [T], or all rows of the stream.
             positions: int64 [L, T], or those that follow the memory.
             probe_rows: the last P rows hand out their queries.
@@ -100,7 +100,7 @@ class DecoderRunner:
             Logits float32 [V] or None, and a view of queries [L, P, Hq, D] that is valid until
             the next call.
         """
-        count = len(embeds)
+        count = sum(map(len, embeds))
         if positions is None:
             positions = store.positions(count)
         if segments is None:
@@ -114,7 +114,7 @@ class DecoderRunner:
         )
         past, present = store.bindings(count)
         inputs = {
-            "inputs_embeds": self._embeds.put(embeds),
+            "inputs_embeds": self._gather(embeds, count),
             "position_ids": self._positions.put(positions),
             "segment_ids": self._segments.put(segments),
             "logit_rows": self._logit_rows.put(wanted),
@@ -127,9 +127,28 @@ class DecoderRunner:
         last: Any = self._device.download(logits)[0].copy() if want_logits else None
         return last, queries
 
+    def _gather(self, parts: Sequence[Rows], count: int) -> View:
+        """The parts as one tensor; rows of the device stay where they are if they stand alone."""
+        first = parts[0]
+        if len(parts) == 1 and isinstance(first, View):
+            # A row may begin anywhere, and TensorRT binds aligned addresses alone.
+            if first.address % ADDRESS_ALIGNMENT_BYTES == 0:
+                return first
+        whole = self._embeds.view(count, self._decoder.embedding_width)
+        done = 0
+        for part in parts:
+            target = whole.rows(done, done + len(part))
+            if isinstance(part, View):
+                self._device.copy(part, target)
+            elif len(part):
+                array = np.ascontiguousarray(part, dtype=target.dtype)
+                self._device.upload(array, target)
+            done += len(part)
+        return whole
+
     def warm_up(self, store: KVStore, new_rows: int, probe_rows: int) -> None:
         """The largest call once, behind a full memory, so that all workspace is claimed now."""
         store.scratch_rows = store.spec.capacity_rows - new_rows
         embeds = np.zeros((new_rows, self._decoder.embedding_width))
-        self.run(store, embeds, probe_rows=probe_rows, want_logits=True)
+        self.run(store, (embeds,), probe_rows=probe_rows, want_logits=True)
         store.scratch_rows = 0

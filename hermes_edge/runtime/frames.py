@@ -60,15 +60,18 @@ class FrameEncoder:
         self._times = [0.0] * len(self._frames)
         self.encode()
 
-    def encode(self) -> tuple[Array, list[float]]:
-        """Visual tokens [F*N, E] and times of all waiting frames; none wait afterwards."""
+    def encode(self) -> tuple[View, list[float]]:
+        """Visual tokens [F*N, E] and times of all waiting frames; none wait afterwards.
+
+        The tokens stay on the device, and are valid until the next call.
+        """
         times, self._times = self._times, []
         count = len(times)
         staged = self._staged.rows(0, count)
         self._device.upload(self._frames[:count], staged)
         tokens = self._tokens.rows(0, count * self._tokens_per_frame)
         self._call(self._engine, {"frames": staged}, {"visual_tokens": tokens})
-        return self._device.download(tokens), times
+        return tokens, times
 
     def encode_all(self, frames: Sequence[npt.NDArray[np.uint8]]) -> Array:
         """Visual tokens [F*N, E] of any number of frames, at least one."""
@@ -76,7 +79,7 @@ class FrameEncoder:
         for start in range(0, len(frames), most):
             for frame in frames[start : start + most]:
                 self.add(frame, 0.0)
-            tokens.append(self.encode()[0].copy())
+            tokens.append(self._device.download(self.encode()[0]).copy())
         return np.concatenate(tokens)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hermes_edge.engines import EmbeddingTable
-from hermes_edge.engines.views import Array
+from hermes_edge.engines.views import Array, Rows, row_slice
 from hermes_edge.errors import BundleError, QuestionError, SourceError
 from hermes_edge.memory import History
 from hermes_edge.memory.base import LayerRows, Policy
@@ -272,14 +272,14 @@ class Session:
             self._parts.encoder.times.vision_ms += (time.perf_counter() - began) * 1e3
             self._append(tokens, times)
 
-    def _append(self, tokens: Array, times: Sequence[float]) -> None:
+    def _append(self, tokens: Rows, times: Sequence[float]) -> None:
         """Cut at the ends of chunks, and into slices of whole frames."""
         shape, encoder = self._parts.shape, self._parts.encoder
         done = 0
         while done < len(times):
             count = min(encoder.frames_left, len(times) - done)
-            rows = slice(done * shape.tokens_per_frame, (done + count) * shape.tokens_per_frame)
-            encoder.append(tokens[rows], times[done : done + count])
+            start, stop = (frame * shape.tokens_per_frame for frame in (done, done + count))
+            encoder.append(row_slice(tokens, start, stop), times[done : done + count])
             done += count
             self._newest_s = times[done - 1]
 

@@ -54,7 +54,9 @@ class HostCuda:
             "cudaMemsetAsync": self._memset,
             "cudaMemcpyAsync": self._memcpy,
         }
-        self.cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
+        self.cudaMemcpyKind = SimpleNamespace(
+            cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2, cudaMemcpyDeviceToDevice=3
+        )
 
     def __getattr__(self, name: str) -> Callable[..., tuple[Any, ...]]:
         from cuda.bindings import runtime
@@ -90,7 +92,7 @@ class HostCuda:
     def _memcpy(
         self, target: int, source: int, nbytes: int, kind: int, stream: int
     ) -> tuple[Any, ...]:
-        assert stream == 77 and kind in (1, 2)
+        assert stream == 77 and kind in (1, 2, 3)
         ctypes.memmove(target, source, nbytes)
         return (SUCCESS,)
 

@@ -76,6 +76,19 @@ def test_threads_do_not_cross(cuda: Any) -> None:
         assert all(pool.map(carry, range(8)))
 
 
+def test_a_copy_stays_on_the_device(cuda: Any) -> None:
+    device = CudaDevice(0, cuda)
+    source, target = (device.allocate((4, 3), "float32") for _ in range(2))
+    values = np.arange(12, dtype=np.float32).reshape(4, 3)
+    device.upload(values, source)
+    cuda.calls.clear()
+    device.copy(source.rows(1, 4), target.rows(0, 3))
+    assert cuda.calls == ["cudaMemcpyAsync"]
+    np.testing.assert_array_equal(device.download(target), [*values[1:], np.zeros(3)])
+    with pytest.raises(ValueError, match=r"^copy of float32 \(4, 3\) to float32 \(3, 3\)$"):
+        device.copy(source, target.rows(0, 3))
+
+
 def test_an_upload_of_another_shape_is_refused(cuda: Any) -> None:
     device = CudaDevice(0, cuda)
     view = device.allocate((4,), "float32")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hermes_edge.engines import CpuDevice, View
-from hermes_edge.engines.views import Array, host_array, host_view
+from hermes_edge.engines.views import Array, host_array, host_view, row_slice
 from hermes_edge.spec import ADDRESS_ALIGNMENT_BYTES
 
 
@@ -67,6 +67,24 @@ def test_upload_and_download() -> None:
     source = np.arange(6, dtype=np.float16).reshape(2, 3)
     device.upload(source, view)
     np.testing.assert_array_equal(device.download(view), source)
+
+
+def test_a_copy_on_the_device() -> None:
+    device = CpuDevice()
+    source, target = (device.allocate((3, 2), "float32") for _ in range(2))
+    device.upload(np.arange(6, dtype=np.float32).reshape(3, 2), source)
+    device.copy(source.rows(1, 3), target.rows(0, 2))
+    np.testing.assert_array_equal(host_array(target), [[2, 3], [4, 5], [0, 0]])
+    with pytest.raises(ValueError, match=r"^copy of float32 \(3, 2\) to float32 \(2, 2\)$"):
+        device.copy(source, target.rows(0, 2))
+
+
+def test_rows_are_cut_on_either_side() -> None:
+    array = np.arange(6).reshape(3, 2)
+    np.testing.assert_array_equal(row_slice(array, 1, 3), [[2, 3], [4, 5]])
+    cut = row_slice(host_view(array), 1, 3)
+    assert isinstance(cut, View)
+    assert len(cut) == 2 and cut.address == array.ctypes.data + 16
 
 
 def test_host_views_are_the_array() -> None:

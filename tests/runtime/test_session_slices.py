@@ -206,7 +206,7 @@ def test_a_full_memory_equals_one_pass_over_everything(
         runtime, np.concatenate([table.lookup(prefix), tokens, table.lookup(question)])
     )
     parts = session._parts
-    logits, _ = parts.runner.run(parts.store, table.lookup(question), want_logits=True)
+    logits, _ = parts.runner.run(parts.store, (table.lookup(question),), want_logits=True)
     assert logits is not None
     assert np.abs(reference).max() > 0.1
     np.testing.assert_allclose(logits, reference, rtol=0, atol=1e-4)
