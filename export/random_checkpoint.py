@@ -12,7 +12,7 @@ from hermes_edge.errors import HermesEdgeError
 
 def main(
     folder: Annotated[Path, typer.Argument(help="Where to write it.")],
-    preset: Annotated[str, typer.Option(help="tiny or llava-onevision-0.5b.")] = "tiny",
+    preset: Annotated[str, typer.Option(help="tiny, or llava-onevision-0.5b or -7b.")] = "tiny",
     seed: Annotated[int, typer.Option(help="Seed of the weights.")] = 0,
 ) -> None:
     """Write a complete LLaVA-OneVision checkpoint whose weights are noise."""

@@ -138,6 +138,10 @@ class Settings(BaseSettings):
     stop: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_to_strings)] = Field(
         default=(), description="a text or a list of texts"
     )
+    device: str = Field(default="cpu", description="cpu, cuda or cuda:N")
+    backend: Literal["onnxruntime", "tensorrt"] = Field(
+        default="onnxruntime", description="onnxruntime or tensorrt"
+    )
     threads: int = Field(default=0, ge=0, description="a whole number, 0 (all cores) or more")
 
     @field_validator("*", mode="before")

@@ -63,7 +63,7 @@ class Reference:
             )
         return cls(checkpoint, bundle)
 
-    def load(self, threads: int) -> LanguageModel:
+    def load(self, threads: int, device: str = "cpu") -> LanguageModel:
         """The language model in the bundle's precision, on as many threads as the bundle."""
         torch.set_num_threads(threads)
         dtype = DTYPES[self.bundle.manifest.precision]
@@ -77,10 +77,10 @@ class Reference:
             for name in decoder_tensors(spec)
         }
         with quiet_transformers():
-            model = Qwen2ForCausalLM.from_pretrained(
+            model: Any = Qwen2ForCausalLM.from_pretrained(
                 None, config=config, state_dict=state, dtype=dtype
             )
-        return LanguageModel(model, self.bundle.manifest.model_id)
+        return LanguageModel(model.to(device), self.bundle.manifest.model_id, device)
 
 
 @dataclass(slots=True)
@@ -98,6 +98,7 @@ class LanguageModel:
 
     model: Any
     model_id: str
+    device: str = "cpu"
 
     @torch.inference_mode()
     def compare(
@@ -140,7 +141,7 @@ class LanguageModel:
         cache = DynamicCache(config=self.model.config)
         for index, layer in enumerate(cached_layers(session)):
             keys, values = (
-                torch.from_numpy(rows.copy()).transpose(0, 1)[None].contiguous()
+                torch.from_numpy(rows.copy()).transpose(0, 1)[None].contiguous().to(self.device)
                 for rows in (layer.keys, layer.values)
             )
             cache.update(keys, values, index)
@@ -149,13 +150,13 @@ class LanguageModel:
     def _forward(self, ids: Sequence[int], position: int, cache: DynamicCache) -> Array:
         """Logits float32 [V] of the last token; the cache grows by the tokens."""
         output = self.model(
-            input_ids=torch.tensor([[*ids]]),
-            position_ids=torch.arange(position, position + len(ids))[None],
+            input_ids=torch.tensor([[*ids]], device=self.device),
+            position_ids=torch.arange(position, position + len(ids), device=self.device)[None],
             use_cache=True,
             logits_to_keep=1,
             **cache_argument(self.model, cache),
         )
-        logits: Array = output.logits[0, -1].float().numpy()
+        logits: Array = output.logits[0, -1].float().cpu().numpy()
         return logits
 
     def _ask(

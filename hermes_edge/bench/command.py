@@ -34,6 +34,8 @@ def bench(
     chunk_repeats: Annotated[int, typer.Option(min=1, help="Measured chunks.")] = 3,
     warmup: Annotated[int, typer.Option(min=0, help="Of each, before them.")] = 1,
     threads: Annotated[int, typer.Option(min=0, help="Threads; 0: one per core.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    backend: Annotated[str, typer.Option(help="onnxruntime or tensorrt.")] = "onnxruntime",
     against: Annotated[
         Against | None, typer.Option(help="Measure in turns with; needs --checkpoint.")
     ] = None,
@@ -68,6 +70,8 @@ def bench(
         chunk_repeats=chunk_repeats,
         warmup=warmup,
         threads=threads,
+        device=device,
+        backend=backend,
         checkpoint=checkpoint,
     )
     progress = Console(stderr=True)

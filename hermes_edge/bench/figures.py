@@ -140,7 +140,10 @@ class MemoryFigures:
 
 @dataclass(frozen=True, slots=True)
 class RateFigures:
-    """What this machine reaches, measured in the same run; floors are counted against it."""
+    """What the device reaches, measured in the same run; floors are counted against it.
+
+    ``sgemm_gflop_per_s`` is of fp32 on the CPU, and of the bundle's precision on a GPU.
+    """
 
     sgemm_gflop_per_s: float
     read_gbyte_per_s: float
@@ -202,7 +205,7 @@ class BenchReport:
     schema_version: int
     machine: MachineFigures
     bundle: BundleFigures
-    settings: dict[str, int]
+    settings: dict[str, int | str]
     rates: RateFigures
     memory: MemoryFigures
     vision: VisionFigures | None

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hermes_edge.engines.views import Array, host_array
+from hermes_edge.engines.views import Array
 from hermes_edge.runtime import Session
 
 
 @dataclass(frozen=True, slots=True)
 class CachedLayer:
-    """A layer's committed rows, not copied: keys and values [S, Hkv, D]."""
+    """A layer's committed rows on the host: keys and values [S, Hkv, D]."""
 
     keys: Array
     values: Array
@@ -26,9 +26,9 @@ def never_ending(session: Session) -> Session:
 
 def cached_layers(session: Session) -> list[CachedLayer]:
     """Every layer's committed keys and values, valid until the session is fed again."""
-    store = session._parts.store
+    store, download = session._parts.store, session._parts.runner.download
     views = [store.committed(layer) for layer in range(len(store.rows))]
-    return [CachedLayer(host_array(keys), host_array(values)) for keys, values in views]
+    return [CachedLayer(download(keys), download(values)) for keys, values in views]
 
 
 def first_logits(session: Session, question_ids: Sequence[int]) -> Array:

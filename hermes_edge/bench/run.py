@@ -13,6 +13,7 @@ from hermes_edge.bench.figures import (
     BenchReport,
     BundleFigures,
     MemoryFigures,
+    RateFigures,
 )
 from hermes_edge.bench.machine import (
     describe_machine,
@@ -54,6 +55,7 @@ class BenchSettings:
         rows: visual rows in the memory when the question comes, rounded up to whole chunks.
         budget: visual rows that a layer may keep; by default ``rows``, or as the runtime does.
         repeats, chunk_repeats: of questions and of chunks, each after ``warmup`` more.
+        device, backend: as of ``Runtime.load``; transformers runs on the same device.
         checkpoint: where the bundle was exported from, to measure against transformers.
     """
 
@@ -67,6 +69,8 @@ class BenchSettings:
     chunk_repeats: int = 3
     warmup: int = 1
     threads: int = 0
+    device: str = "cpu"
+    backend: str = "onnxruntime"
     checkpoint: Path | None = None
 
 
@@ -83,7 +87,9 @@ def run_bench(settings: BenchSettings, announce: Announce) -> BenchReport:
     _check(settings)
     announce("engines")
     threads = settings.threads or usable_cores()
-    runtime = Runtime.load(settings.bundle, threads=threads)
+    runtime = Runtime.load(
+        settings.bundle, device=settings.device, backend=settings.backend, threads=threads
+    )
     return _Bench(settings, runtime, threads, announce).report()
 
 
@@ -138,7 +144,7 @@ class _Bench:
         measure_chunks([hermes, window], self._chunk_frames, self._repeats)
         against = self._against(reference, window) if reference is not None else None
         self._announce("rates of the machine")
-        assembler = Assembler(self._runtime.manifest, measure_rates())
+        assembler = Assembler(self._runtime.manifest, self._rates())
         return BenchReport(
             schema_version=SCHEMA_VERSION,
             machine=describe_machine(),
@@ -221,10 +227,17 @@ class _Bench:
 
         return Reference.open(self._settings.checkpoint, self._runtime.bundle)
 
+    def _rates(self) -> RateFigures:
+        if self._settings.device == "cpu":
+            return measure_rates()
+        from hermes_edge.bench.accelerator import measure_gpu_rates
+
+        return measure_gpu_rates(self._settings.device, self._runtime.manifest.precision)
+
     def _against(self, reference: Reference, window: Subject) -> AgainstFigures:
         """On the window's memory: its layers agree on positions, as transformers' have to."""
         self._announce("transformers and window, in turns")
-        model = reference.load(self._threads)
+        model = reference.load(self._threads, self._settings.device)
         return model.compare(window.session, self._ids, self._settings.answer_tokens, self._repeats)
 
     def _bundle(self) -> BundleFigures:
@@ -238,7 +251,7 @@ class _Bench:
             manifest_sha256=sha256_of(path / MANIFEST_NAME),
         )
 
-    def _resolved_settings(self, hermes: Subject) -> dict[str, int]:
+    def _resolved_settings(self, hermes: Subject) -> dict[str, int | str]:
         settings = self._settings
         return {
             "budget_rows": hermes.session.memory().budget_rows,
@@ -250,4 +263,6 @@ class _Bench:
             "chunk_repeats": settings.chunk_repeats,
             "warmup": settings.warmup,
             "threads": self._threads,
+            "device": settings.device,
+            "backend": settings.backend,
         }

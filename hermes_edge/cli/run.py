@@ -48,6 +48,10 @@ def run(
     repetition_penalty: Annotated[float | None, typer.Option(help="1 is none.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the sampling.")] = None,
     stop: Annotated[list[str] | None, typer.Option(help="End an answer before this text.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N.")] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="onnxruntime, or tensorrt with plans of hermes-edge build.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="0 is one per core.")] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document per line.")
@@ -72,6 +76,8 @@ def run(
             "repetition_penalty": repetition_penalty,
             "seed": seed,
             "stop": stop or None,
+            "device": device,
+            "backend": backend,
             "threads": threads,
         }
     )
@@ -112,7 +118,12 @@ def load_runtime(settings: Settings) -> Runtime:
             required="--bundle, HERMES_EDGE_BUNDLE or bundle in the settings file",
             fix="Make one with: hermes-edge export CHECKPOINT -o BUNDLE",
         )
-    return Runtime.load(settings.bundle, threads=settings.threads)
+    return Runtime.load(
+        settings.bundle,
+        device=settings.device,
+        backend=settings.backend,
+        threads=settings.threads,
+    )
 
 
 def open_session(runtime: Runtime, settings: Settings) -> Session:

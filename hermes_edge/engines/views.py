@@ -86,6 +86,9 @@ class Device(Protocol):
     def download(self, source: View) -> Array:
         """A host copy of a view, or the memory itself where host and device are one."""
 
+    def synchronize(self) -> None:
+        """Wait for everything that was asked of the device."""
+
 
 class CpuDevice:
     """Host memory, aligned as TensorRT asks so that layouts are the same everywhere."""
@@ -113,6 +116,9 @@ class CpuDevice:
     def download(self, source: View) -> Array:
         """The memory itself, not a copy."""
         return host_array(source)
+
+    def synchronize(self) -> None:
+        """Nothing: a call returns when it is done."""
 
 
 def check_alike(what: str, source: Array | View, target: View) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,10 @@ from transformers import (
 )
 
 from hermes_edge.errors import SettingsError
+from hermes_edge.export.checkpoint import DTYPES
 from hermes_edge.export.config import RANDOM_MARKER
 from hermes_edge.export.progress import quiet_transformers
+from hermes_edge.spec import Precision
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "<video>")
 
@@ -83,10 +87,29 @@ _GEOMETRY: dict[str, dict[str, Any]] = {
         },
     },
 }
+_GEOMETRY["llava-onevision-7b"] = {
+    "text": {
+        "hidden_size": 3584,
+        "intermediate_size": 18944,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 28,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 32768,
+        "vocab_size": 152128,
+        "tie_word_embeddings": False,
+    },
+    "vision": _GEOMETRY["llava-onevision-0.5b"]["vision"],
+}
 
 
 def make_random_checkpoint(
-    path: str | Path, preset: str = "tiny", *, seed: int = 0, shard_bytes: int | None = None
+    path: str | Path,
+    preset: str = "tiny",
+    *,
+    seed: int = 0,
+    shard_bytes: int | None = None,
+    precision: Precision = "fp32",
+    device: str = "cpu",
 ) -> Path:
     """Write a complete LLaVA-OneVision checkpoint whose weights are noise.
 
@@ -94,10 +117,12 @@ def make_random_checkpoint(
 
     Args:
         path: the folder, made where it does not exist.
-        preset: ``tiny`` (10 layers, 16 tokens a frame, under 2 MB) or ``llava-onevision-0.5b``
-            (the full geometry, 3.6 GB).
+        preset: ``tiny`` (10 layers, 16 tokens a frame, under 2 MB), ``llava-onevision-0.5b`` or
+            ``llava-onevision-7b`` (the full geometries, 3.6 and 32 GB in fp32).
         seed: of the weights.
         shard_bytes: split the weights into files of at most this size.
+        precision: of the weights as stored.
+        device: torch's name of where they are drawn; equal seeds differ from device to device.
 
     Returns:
         The folder.
@@ -110,7 +135,8 @@ def make_random_checkpoint(
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = train_tokenizer(_GEOMETRY[preset]["text"]["vocab_size"])
-    model = LlavaOnevisionForConditionalGeneration(_config(preset, tokenizer))
+    with torch.device(device), _default_dtype(DTYPES[precision]):
+        model = LlavaOnevisionForConditionalGeneration(_config(preset, tokenizer))
     randomise(model, seed)
     limit = "1000GB" if shard_bytes is None else shard_bytes
     with quiet_transformers():
@@ -127,7 +153,7 @@ def randomise(model: torch.nn.Module, seed: int) -> None:
     Matrices are scaled by their inputs, so that attention and logits are neither flat nor
     saturated; norm weights lie about one, biases about zero.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(next(model.parameters()).device).manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.normal_(generator=generator)
@@ -139,6 +165,16 @@ def randomise(model: torch.nn.Module, seed: int) -> None:
                 parameter.mul_(0.1).add_(1.0)
             else:
                 parameter.mul_(0.1)
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def train_tokenizer(vocabulary: int) -> Tokenizer:

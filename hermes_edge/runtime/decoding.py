@@ -127,6 +127,14 @@ class DecoderRunner:
         last: Any = self._device.download(logits)[0].copy() if want_logits else None
         return last, queries
 
+    def download(self, view: View) -> Array:
+        """A view's content on the host; not copied where host and device are one."""
+        return self._device.download(view)
+
+    def synchronize(self) -> None:
+        """Wait until everything that was asked of the device is done."""
+        self._device.synchronize()
+
     def _gather(self, parts: Sequence[Rows], count: int) -> View:
         """The parts as one tensor; rows of the device stay where they are if they stand alone."""
         first = parts[0]

@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from hermes_edge.bench.accelerator import measure_gpu_rates
 from hermes_edge.bench.against import Reference
 from hermes_edge.bench.command import Against, bench
 from hermes_edge.bench.run import BenchSettings, run_bench
@@ -16,6 +18,7 @@ from hermes_edge.errors import (
     BudgetError,
     BundleError,
     CheckpointError,
+    DependencyError,
     HermesEdgeError,
     SettingsError,
     StorageError,
@@ -111,3 +114,13 @@ def test_checkpoint_of_another_geometry(random_bundle: Path, checkpoint: Path) -
     with pytest.raises(CheckpointError) as caught:
         Reference.open(checkpoint, wider)
     assert (caught.value.required, caught.value.found) == ("mlp_width 256", "mlp_width 128")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to measure")
+def test_floors_of_a_gpu_that_torch_cannot_use() -> None:
+    with pytest.raises(DependencyError) as caught:
+        measure_gpu_rates("cuda:0", "fp16")
+    assert str(caught.value) == (
+        "a GPU's floors are measured with torch: required torch with CUDA, "
+        f"found torch {torch.__version__} without a usable GPU. Install torch for this GPU"
+    )

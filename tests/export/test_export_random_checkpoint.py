@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 import pytest
 import torch
+from safetensors import safe_open
 from transformers import AutoTokenizer, LlavaOnevisionForConditionalGeneration
 
 from hermes_edge.errors import SettingsError
@@ -40,6 +41,15 @@ def test_same_seed_same_weights(llava: Path, tmp_path: Path) -> None:
     other = make_random_checkpoint(tmp_path / "other", "tiny", seed=1)
     weights = [(path / "model.safetensors").read_bytes() for path in (llava, same, other)]
     assert weights[0] == weights[1] != weights[2]
+
+
+def test_half_precision_is_stored_as_such(tmp_path: Path) -> None:
+    checkpoint = Checkpoint.open(make_random_checkpoint(tmp_path / "half", precision="fp16"))
+    assert checkpoint.config.random_weights
+    with safe_open(tmp_path / "half" / "model.safetensors", framework="pt") as file:
+        dtypes = {file.get_tensor(name).dtype for name in file.keys()}
+    assert dtypes == {torch.float16}
+    assert torch.get_default_dtype() == torch.float32
 
 
 def test_shards_hold_the_same_tensors(llava: Path, tmp_path: Path) -> None:
@@ -76,7 +86,7 @@ def test_unknown_preset_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as caught:
         make_random_checkpoint(tmp_path / "checkpoint", "large")
     assert str(caught.value) == (
-        "unknown preset: required tiny or llava-onevision-0.5b, found large"
+        "unknown preset: required tiny or llava-onevision-0.5b or llava-onevision-7b, found large"
     )
     assert not list(tmp_path.iterdir())
 

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hermes_edge.engines import host_array
 from hermes_edge.export import export_checkpoint
 from hermes_edge.memory.base import Float32Array, LayerRows, Plan
 from hermes_edge.runtime import ProbeTokens, Runtime, SamplingParams, Session
@@ -50,7 +49,8 @@ class RecordingPolicy:
 
 
 @pytest.fixture(scope="module")
-def runtime(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The traces' decoder, exported."""
     facts = json.loads(TRACES[0].read_text())
     folder = tmp_path_factory.mktemp("golden")
     config = {
@@ -80,7 +80,12 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
         embedding_probe=True,
         verify=False,
     )
-    return Runtime.load(folder / "bundle", threads=1)
+    return folder / "bundle"
+
+
+@pytest.fixture(scope="module", params=["cpu", pytest.param("cuda:0", marks=pytest.mark.gpu)])
+def runtime(bundle: Path, request: pytest.FixtureRequest) -> Runtime:
+    return Runtime.load(bundle, device=request.param, threads=1)
 
 
 def check_choice(
@@ -126,10 +131,11 @@ def check_answer(session: Session, trace: Any, chunk: int, facts: dict[str, Any]
 
 def check_cache(session: Session, trace: Any) -> None:
     """Rotated keys and values of the recorded layers."""
+    store, download = session._parts.store, session._parts.runner.download
     layers = [int(name.removeprefix("final.k")) for name in trace if name.startswith("final.k")]
     assert layers
     for layer in layers:
-        keys, values = map(host_array, session._parts.store.committed(layer))
+        keys, values = map(download, store.committed(layer))
         for ours, name in ((keys, f"final.k{layer}"), (values, f"final.v{layer}")):
             difference = np.abs(ours.transpose(1, 0, 2) - trace[name]).max()
             assert difference < CACHE_TOLERANCE, f"{name} differs by {difference:.2e}"
@@ -140,9 +146,9 @@ def check_memory(session: Session, positions: NDArray[np.int64]) -> None:
 
 
 def slab_bytes(session: Session) -> list[bytes]:
-    store = session._parts.store
+    store, download = session._parts.store, session._parts.runner.download
     layers = range(len(store.rows))
-    return [host_array(view).tobytes() for layer in layers for view in store.committed(layer)]
+    return [download(view).tobytes() for layer in layers for view in store.committed(layer)]
 
 
 @pytest.mark.parametrize("path", TRACES, ids=lambda path: path.stem)
