@@ -10,6 +10,8 @@ import typer
 from hermes_edge.errors import StorageError
 from hermes_edge.shipped import TINY_BUNDLE
 
+_TELL_EVERY = 5
+
 
 def recall(
     bundle: Annotated[Path, typer.Argument(help="Bundle to ask.")] = TINY_BUNDLE,
@@ -64,11 +66,15 @@ def recall(
         groups=tuple(map(parse_group, streams)) if streams else defaults.groups,
         threads=threads,
     )
-    with Progress(console=Console(stderr=True)) as bar:
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("")
 
         def progress(done: int, films: int, stage: str) -> None:
             bar.update(task, completed=done, total=films, description=stage)
+            # A bar in a file would show at its end alone, after what may be hours.
+            if not console.is_terminal and done % _TELL_EVERY == 0:
+                typer.echo(f"{done} of {films} streams", err=True)
 
         result = run_recall(settings, progress)
     # Tables are not folded: a line may be longer than the terminal is wide.
