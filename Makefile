@@ -14,6 +14,7 @@ test: lint types layers pytest
 lint: $(VENV)/ready
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
+	$(VENV)/bin/hadolint Dockerfile.jetson
 
 types: $(VENV)/ready
 	$(RUN) mypy
