@@ -44,6 +44,7 @@ DEFAULT_FILE = Path("hermes-edge.toml")
 
 _UNIT_BYTES = {"KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
 _BUDGET_FORM = "tokens such as 4000, or bytes such as 64MiB or 0.5GiB"
+_BYTES_FORM = "bytes such as 64MiB or 0.5GiB"
 _TIME_FORM = "M:SS, H:MM:SS, seconds or end"
 
 
@@ -99,6 +100,27 @@ def _to_budget(value: object) -> object:
         raise ValueError(str(error)) from None
 
 
+def parse_bytes(text: str, name: str) -> int:
+    """``64MiB`` to bytes.
+
+    Raises:
+        SettingsError: another form; ``name`` says what of.
+    """
+    nbytes = parse_budget(text).nbytes if re.search("[a-z]", text, re.I) else None
+    if nbytes is None:
+        raise SettingsError(f"unknown {name}", required=_BYTES_FORM, found=repr(text))
+    return nbytes
+
+
+def _to_bytes(value: object) -> object:
+    if isinstance(value, int):
+        return value
+    try:
+        return parse_bytes(str(value), "size")
+    except SettingsError as error:
+        raise ValueError(str(error)) from None
+
+
 def _to_strings(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
@@ -127,6 +149,9 @@ class Settings(BaseSettings):
     fps: float = Field(default=0.5, gt=0, description="a number above 0")
     chunk_frames: int | None = Field(default=None, ge=1, description="a whole number, at least 1")
     reserve_tokens: int = Field(default=512, ge=1, description="a whole number, at least 1")
+    slice_workspace: Annotated[int, NoDecode, BeforeValidator(_to_bytes)] = Field(
+        default=64 << 20, description=_BYTES_FORM
+    )
     system: str | None = Field(default=None, description="text")
     max_tokens: int = Field(default=256, ge=1, description="a whole number, at least 1")
     temperature: float = Field(default=0.0, ge=0, description="a number, 0 (greedy) or more")

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
 
@@ -17,8 +16,10 @@ import typer
 from hermes_edge.cli.checks import Check, Status
 from hermes_edge.cli.hardware import Machine, examine_hardware
 from hermes_edge.cli.output import print_json, size, stdout
+from hermes_edge.cli.plans import examine_plans
 from hermes_edge.cli.process import available_bytes
 from hermes_edge.errors import HermesEdgeError
+from hermes_edge.installed import installed_version, installed_wheels
 from hermes_edge.shipped import TINY_BUNDLE
 
 # Distribution and the module that it brings.
@@ -34,7 +35,6 @@ _CORE = {
     "typer": "typer",
 }
 _EXPORT = ("huggingface-hub", "onnx", "onnxscript", "torch", "transformers")
-_ONNXRUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 
 _LOW_MEMORY_BYTES = 1 << 30
 _LOW_DISK_BYTES = 2 << 30
@@ -43,10 +43,17 @@ _STYLES: dict[Status, str] = {"pass": "green", "warn": "yellow", "fail": "red"}
 
 
 def doctor(
+    bundle: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Bundle whose TensorRT plans are looked at; may be repeated.",
+            show_default="that of the settings, and those in ./engines",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Check Python, packages, engines, GPU, cameras, memory, disk. Exit code 1 if any fails."""
-    checks = list(examine())
+    """Check packages, engines, GPU, plans, cameras, memory and disk. Exit code 1 if any fails."""
+    checks = list(examine(bundle))
     healthy = all(check.status != "fail" for check in checks)
     if as_json:
         print_json({"healthy": healthy, "checks": [asdict(check) for check in checks]})
@@ -60,24 +67,21 @@ def doctor(
         raise typer.Exit(1)
 
 
-def examine() -> Iterator[Check]:
-    """All checks, one after the other."""
+def examine(bundles: list[Path] | None = None) -> Iterator[Check]:
+    """All checks, one after the other.
+
+    Args:
+        bundles: whose plans are looked at; None for those of the settings and of ``./engines``.
+    """
     yield _python()
     yield _system()
     yield from (_core_package(name, module) for name, module in _CORE.items())
     yield from (_export_package(name) for name in _EXPORT)
     yield from check_onnxruntime(installed_version, TINY_BUNDLE)
     yield from examine_hardware(Machine())
+    yield from examine_plans(bundles, Machine())
     yield _memory()
     yield _disk()
-
-
-def installed_version(distribution: str) -> str | None:
-    """Version of an installed distribution, None where there is none."""
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return None
 
 
 def check_onnxruntime(version_of: Callable[[str], str | None], bundle: Path) -> Iterator[Check]:
@@ -87,8 +91,7 @@ def check_onnxruntime(version_of: Callable[[str], str | None], bundle: Path) -> 
         version_of: installed version of a distribution, or None.
         bundle: whose smallest graph is loaded.
     """
-    found = {name: version_of(name) for name in _ONNXRUNTIMES}
-    wheels = [f"{name} {number}" for name, number in found.items() if number is not None]
+    wheels = installed_wheels(version_of)
     if not wheels:
         yield Check("onnxruntime", "fail", "not installed", "pip install 'hermes-edge[cpu]'")
         return
@@ -102,7 +105,7 @@ def check_onnxruntime(version_of: Callable[[str], str | None], bundle: Path) -> 
         return
     yield Check("onnxruntime", "pass", wheels[0])
     yield _device(bundle, "cpu", "fail", "pip install --force-reinstall 'hermes-edge[cpu]'")
-    if found["onnxruntime-gpu"] is not None:
+    if version_of("onnxruntime-gpu") is not None:
         yield _device(
             bundle, "cuda", "warn", "nvidia-smi (the driver), then see ONNX Runtime's CUDA needs"
         )

@@ -53,12 +53,16 @@ class Machine:
         """Whether the board is one."""
         return self.read("etc/nv_tegra_release") is not None
 
+    @property
+    def has_driver(self) -> bool:
+        """Whether NVIDIA's driver is there."""
+        return self.is_jetson or self.read("proc/driver/nvidia/version") is not None
+
 
 def examine_hardware(machine: Machine) -> Iterator[Check]:
     """All checks of the hardware, one after the other."""
     yield _board(machine) if machine.is_jetson else _driver(machine)
-    has_gpu = machine.is_jetson or machine.read("proc/driver/nvidia/version") is not None
-    if has_gpu:
+    if machine.has_driver:
         yield from _gpus(machine)
         yield check_tensorrt(machine.is_jetson)
     yield _swap(machine)
@@ -94,30 +98,45 @@ def _driver(machine: Machine) -> Check:
     return Check("NVIDIA driver", "pass", match[1] if match else text.splitlines()[0])
 
 
-def _gpus(machine: Machine) -> Iterator[Check]:
+def gpu_facts(machine: Machine) -> list[tuple[str, str, str]] | None:
+    """Name, compute capability and memory of every GPU; None where nvidia-smi does not answer.
+
+    Jetson's nvidia-smi knows the last two not: ``[N/A]``.
+    """
     wanted = "--query-gpu=name,compute_cap,memory.total"
     output = machine.run(("nvidia-smi", wanted, "--format=csv,noheader"))
     if output is None:
+        return None
+    rows = ((part.strip() for part in (line + ",,").split(",")) for line in output.splitlines())
+    return [(name, capability, memory) for name, capability, memory, *_ in rows]
+
+
+def _gpus(machine: Machine) -> Iterator[Check]:
+    gpus = gpu_facts(machine)
+    if gpus is None:
         if not machine.is_jetson:
             fix = "nvidia-smi (it says why), then restart, or reinstall the driver"
             yield Check("gpu", "fail", "the driver does not answer", fix)
         return
-    for line in output.splitlines():
-        name, capability, memory = (part.strip() for part in (line + ",,").split(",")[:3])
-        # Jetson's nvidia-smi knows neither of the two.
+    for name, capability, memory in gpus:
         facts = [f"compute capability {capability}", memory]
         found = ", ".join([name, *(fact for fact in facts if "[N/A]" not in fact)])
         yield Check("gpu", "pass", found)
 
 
+def tensorrt_fix(is_jetson: bool) -> str:
+    """What installs TensorRT."""
+    if is_jetson:
+        return (
+            "sudo apt install python3-libnvinfer, and a virtual environment made with "
+            "--system-site-packages"
+        )
+    return "pip install tensorrt"
+
+
 def check_tensorrt(is_jetson: bool) -> Check:
     """Whether TensorRT's bindings can be imported, libraries included."""
-    install = (
-        "sudo apt install python3-libnvinfer, and a virtual environment made with "
-        "--system-site-packages"
-        if is_jetson
-        else "pip install tensorrt"
-    )
+    install = tensorrt_fix(is_jetson)
     try:
         module = import_module("tensorrt")
     except ModuleNotFoundError:

@@ -11,7 +11,7 @@ import typer
 from hermes_edge.cli.form import BlockOption, ComputeOption, DType, parse_form
 from hermes_edge.cli.output import print_json, size, stdout, table
 from hermes_edge.errors import BudgetError, SettingsError
-from hermes_edge.settings import Settings, parse_budget
+from hermes_edge.settings import Settings, parse_budget, parse_bytes
 
 if TYPE_CHECKING:
     from hermes_edge.planning.devices import Device
@@ -40,6 +40,9 @@ def plan(
     reserve_tokens: Annotated[
         int, typer.Option(help="Rows kept free for a question and its answer.")
     ] = int(Settings.model_fields["reserve_tokens"].default),
+    slice_workspace: Annotated[
+        str, typer.Option(help="For the attention of one pass; more means fewer passes.")
+    ] = "64MiB",
     tokens_per_frame: Annotated[
         int | None, typer.Option(help="Of a checkpoint without vision tower.")
     ] = None,
@@ -66,6 +69,7 @@ def plan(
         fps=fps,
         frame_width=width,
         frame_height=height,
+        slice_workspace_bytes=parse_bytes(slice_workspace, "--slice-workspace"),
     )
     made = make_plan(subject, _device(device, reserve), wish)
     if as_json:
@@ -90,10 +94,7 @@ def _device(name: str, reserve: str | None) -> Device:
     device = measured_device() if name == _THIS else find_device(name)
     if reserve is None:
         return device
-    nbytes = parse_budget(reserve).nbytes
-    if nbytes is None:
-        raise SettingsError("unknown --reserve", required="bytes such as 1.5GiB", found=reserve)
-    return replace(device, reserve_bytes=nbytes)
+    return replace(device, reserve_bytes=parse_bytes(reserve, "--reserve"))
 
 
 def _budget_tokens(text: str, subject: Subject) -> int:

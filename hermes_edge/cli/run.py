@@ -41,6 +41,9 @@ def run(
     reserve_tokens: Annotated[
         int | None, typer.Option(help="Rows kept free for a question and its answer.")
     ] = None,
+    slice_workspace: Annotated[
+        str | None, typer.Option(help="For the attention of one pass, such as 64MiB.")
+    ] = None,
     system: Annotated[str | None, typer.Option(help="System text.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Longest answer.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
@@ -69,6 +72,7 @@ def run(
             "fps": fps,
             "chunk_frames": chunk_frames,
             "reserve_tokens": reserve_tokens,
+            "slice_workspace": slice_workspace,
             "system": system,
             "max_tokens": max_tokens,
             "temperature": temperature,
@@ -137,6 +141,7 @@ def open_session(runtime: Runtime, settings: Settings) -> Session:
         reindexing=settings.reindexing,
         chunk_frames=settings.chunk_frames,
         reserve_tokens=settings.reserve_tokens,
+        workspace_bytes=settings.slice_workspace,
         system=settings.system,
     )
 

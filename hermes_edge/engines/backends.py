@@ -10,7 +10,6 @@ from hermes_edge.engines.bundle import Bundle
 from hermes_edge.engines.cuda import CudaDevice
 from hermes_edge.engines.ort import OrtEngine, split_device
 from hermes_edge.engines.trt.api import import_tensorrt
-from hermes_edge.engines.trt.engine import TensorRTEngine
 from hermes_edge.engines.trt.folder import PlanFolder, place_of
 from hermes_edge.engines.views import CpuDevice, Device
 from hermes_edge.errors import SettingsError
@@ -60,8 +59,7 @@ class TensorRTBackend:
         """The plan of a graph, checked against this machine and this bundle."""
         if self._folder is None or self._folder.bundle is not bundle:
             self._folder = PlanFolder.open(bundle, place_of(self._trt, self.device))
-        plan, profiles = self._folder.load(name)
-        return TensorRTEngine(self._trt, plan, bundle.graph(name), profiles, self.device)
+        return self._folder.engine(self._trt, self.device, name)
 
 
 def open_backend(device: str, backend: str, threads: int = 0) -> Backend:

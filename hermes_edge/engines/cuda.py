@@ -37,7 +37,7 @@ def import_cuda() -> Any:
             "CUDA's Python bindings cannot be imported",
             required="the package cuda-bindings",
             found=str(error),
-            fix="Install it with: pip install 'hermes-edge[cuda]'",
+            fix="Install it with: pip install 'hermes-edge[cuda]' (Jetson: [tensorrt])",
         ) from None
     return runtime
 
@@ -92,7 +92,7 @@ class CudaDevice:
         self._call("cudaSetDevice", self.index)
         error, address = self._cuda.cudaMalloc(max(nbytes, 1))
         if self._name_of(error) == "cudaErrorMemoryAllocation":
-            free, total = self._call("cudaMemGetInfo")
+            free, total = self.memory()
             raise BudgetError(
                 f"{self.name} is out of memory",
                 required=f"{nbytes:,} bytes more",
@@ -135,6 +135,12 @@ class CudaDevice:
                 self.synchronize()
                 ctypes.memmove(result.ctypes.data + start, self._halves[half], count)
         return result
+
+    def memory(self) -> tuple[int, int]:
+        """Bytes of the GPU that are free, and all of them."""
+        self._call("cudaSetDevice", self.index)
+        free, total = self._call("cudaMemGetInfo")
+        return int(free), int(total)
 
     def synchronize(self) -> None:
         """Wait until the stream is empty.

@@ -7,7 +7,7 @@ ONNX Runtime falls back to the CPU without an error when a provider cannot be cr
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 from hermes_edge.contract import GraphSpec
 from hermes_edge.engines.views import View
 from hermes_edge.errors import BundleError, DependencyError, EngineError, SettingsError
+from hermes_edge.installed import WHEELS, installed_wheels
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _TYPES = {
@@ -182,16 +183,28 @@ def _open_session(
             settings["user_compute_stream"] = str(stream)
         provider = (provider, settings)
     if _PROVIDERS[kind] not in ort.get_available_providers():
-        raise EngineError(
-            f"this ONNX Runtime cannot use {kind}",
-            required=_PROVIDERS[kind],
-            found=", ".join(ort.get_available_providers()),
-            fix="Install it with: pip uninstall onnxruntime && pip install 'hermes-edge[cuda]'",
-        )
+        raise _no_provider(kind, ort.get_available_providers(), installed_wheels())
     try:
         return ort.InferenceSession(str(path), options, providers=[provider])
     except Exception as error:
         raise EngineError(f"ONNX Runtime {ort.__version__} cannot load {path}: {error}") from error
+
+
+def _no_provider(kind: str, usable: Sequence[str], wheels: Sequence[str]) -> EngineError:
+    if len(wheels) > 1:
+        return EngineError(
+            f"ONNX Runtime is installed twice and cannot use {kind}",
+            required=f"one of {' and '.join(WHEELS)}, which overwrite each other's files",
+            found=" and ".join(wheels),
+            fix="Mend it with: pip uninstall -y onnxruntime onnxruntime-gpu && "
+            "pip install 'hermes-edge[cuda]'",
+        )
+    return EngineError(
+        f"this ONNX Runtime cannot use {kind}",
+        required=_PROVIDERS[kind],
+        found=", ".join(usable),
+        fix="Install it with: pip uninstall onnxruntime && pip install 'hermes-edge[cuda]'",
+    )
 
 
 def _check_tensors(path: Path, graph: GraphSpec, session: Any) -> None:

@@ -14,16 +14,8 @@ from hermes_edge.export import arithmetic
 from hermes_edge.export.calls import Caches, Pass, call
 from hermes_edge.export.reference import Reference
 from hermes_edge.export.samples import FRAMES, PREFIX_TOKENS, Samples
-from hermes_edge.manifest import ParityCheck
+from hermes_edge.manifest import TOLERANCES, ParityCheck
 from hermes_edge.spec import Precision
-
-# Largest measured (x86-64, ONNX Runtime 1.32; geometry of LLaVA-OneVision-0.5B, and a tiny one):
-# fp32 1.4e-6, 8.2e-7, 8.4e-7; fp16 1.3e-3, 4.9e-4, 2.4e-4 (one rounding to half is 4.9e-4).
-# The rest is room for other processors, which sum in another order, and for trained weights.
-TOLERANCES: dict[Precision, dict[str, float]] = {
-    "fp32": {"original": 1e-4, "itself": 1e-4, "arithmetic": 1e-5},
-    "fp16": {"original": 5e-3, "itself": 2e-3, "arithmetic": 1e-3},
-}
 
 
 class Checks:

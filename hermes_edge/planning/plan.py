@@ -42,6 +42,7 @@ class Wish:
         streams: sessions at once, each with its own memory.
         fps: frames per second that each stream uses.
         frame_width, frame_height: of the camera; a chunk of its frames may wait.
+        slice_workspace_bytes: for the attention of one pass; sets the slices of a chunk.
     """
 
     budget_tokens: int
@@ -51,6 +52,7 @@ class Wish:
     fps: float
     frame_width: int
     frame_height: int
+    slice_workspace_bytes: int = DEFAULT_WORKSPACE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,22 +144,22 @@ def _memory(subject: Subject, wish: Wish) -> MemorySpec:
     return MemorySpec(subject.prefix_tokens, wish.budget_tokens, chunk_rows, wish.reserve_tokens)
 
 
-def _slice_rows(subject: Subject, memory: MemorySpec) -> int:
-    rows = slice_rows_for(
-        DEFAULT_WORKSPACE_BYTES, subject.decoder.query_heads, memory.capacity_rows
-    )
+def _slice_rows(subject: Subject, wish: Wish, memory: MemorySpec) -> int:
+    heads = subject.decoder.query_heads
+    rows = slice_rows_for(wish.slice_workspace_bytes, heads, memory.capacity_rows)
     return min(rows, memory.chunk_rows)
 
 
 def _shares(subject: Subject, device: Device, wish: Wish, memory: MemorySpec) -> tuple[Share, ...]:
     decoder, precision, streams = subject.decoder, subject.precision, wish.streams
     each = "" if streams == 1 else f" x {streams} streams"
+    workspace = _workspace(subject, wish, memory)
     rows = f"{memory.capacity_rows:,} rows x {decoder.kv_bytes_per_token(precision):,} B"
     ring = wish.chunk_frames * wish.frame_width * wish.frame_height * 3
     shares = [
         Share("decoder weights", subject.decoder_bytes, subject.form),
         Share("vision weights", subject.vision_bytes, precision),
-        Share("engine workspace", _workspace(subject, memory), "estimate of the largest call"),
+        Share("engine workspace", workspace, "estimate of the largest call"),
         Share("slabs", streams * memory.slab_bytes(decoder, precision), rows + each),
         Share("spare slabs", streams * memory.spare_bytes(decoder, precision), f"a layer{each}"),
     ]
@@ -171,17 +173,17 @@ def _shares(subject: Subject, device: Device, wish: Wish, memory: MemorySpec) ->
     return tuple(shares)
 
 
-def _workspace(subject: Subject, memory: MemorySpec) -> int:
+def _workspace(subject: Subject, wish: Wish, memory: MemorySpec) -> int:
     """Largest call of decoder or tower: engines run one at a time and share it."""
     decoder, size = subject.decoder, PRECISION_BYTES[subject.precision]
-    rows = max(_slice_rows(subject, memory), memory.reserve_rows)
+    rows = max(_slice_rows(subject, wish, memory), memory.reserve_rows)
     # Scores before and after the softmax; both halves of the gate, their product, two residuals.
     attention = 2 * decoder.query_heads * rows * memory.capacity_rows * size
     decoding = attention + rows * (3 * decoder.mlp_width + 2 * decoder.embedding_width) * size
     vision = subject.vision
     if vision is None:
         return decoding
-    frames = max(_slice_rows(subject, memory) // subject.frames.tokens, 1)
+    frames = max(_slice_rows(subject, wish, memory) // subject.frames.tokens, 1)
     patches = vision.patch_side**2
     scores = 2 * vision.heads * patches**2
     return max(
@@ -201,7 +203,7 @@ def _stages(
         rows = full + new_tokens
         return decoder_floor(decoder, precision, rates, new_tokens, rows, subject.quantization)
 
-    rows = _slice_rows(subject, memory)
+    rows = _slice_rows(subject, wish, memory)
     slices, rest = divmod(memory.chunk_rows, rows)
     chunk_ms = slices * forward(rows).ms + (forward(rest).ms if rest else 0.0)
     kind = forward(rows).kind

@@ -56,9 +56,13 @@ def check_budget(budget: int, chunk_rows: int, most: int) -> None:
 
 
 def session_limits(
-    bundle: Bundle, budget_tokens: int, chunk_frames: int | None, reserve_tokens: int
+    bundle: Bundle,
+    budget_tokens: int,
+    chunk_frames: int | None,
+    reserve_tokens: int,
+    workspace_bytes: int = DEFAULT_WORKSPACE_BYTES,
 ) -> Limits:
-    """Limits of a session with these settings and the default workspace, for engines to come.
+    """Limits of a session with these settings, for engines to come.
 
     Raises:
         SettingsError: an empty chunk or reserve.
@@ -79,7 +83,7 @@ def session_limits(
     shape = ChunkShape(
         tokens_per_frame=manifest.tokens_per_frame,
         chunk_frames=chunk,
-        slice_rows=slice_rows_for(DEFAULT_WORKSPACE_BYTES, manifest.decoder.query_heads, rows),
+        slice_rows=slice_rows_for(workspace_bytes, manifest.decoder.query_heads, rows),
         one_probe_rows=one,
         both_probe_rows=both,
     )

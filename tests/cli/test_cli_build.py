@@ -38,7 +38,11 @@ def test_settings_out_of_range(cli: Cli) -> None:
             2,
             "TensorRT runs on NVIDIA GPUs: required device cuda or cuda:N, found cpu",
         ),
-        (("--workspace", "7"), 2, "unknown --workspace: required such as 2GiB, found 7"),
+        (
+            ("--workspace", "7"),
+            2,
+            "unknown --workspace: required bytes such as 64MiB or 0.5GiB, found '7'",
+        ),
         (
             ("--budget", 100),
             7,

@@ -83,7 +83,12 @@ def test_bad_values(cli: Cli) -> None:
         ),
         (
             ("--device", "l4", "--reserve", "7"),
-            "unknown --reserve: required bytes such as 1.5GiB, found 7",
+            "unknown --reserve: required bytes such as 64MiB or 0.5GiB, found '7'",
+        ),
+        (
+            ("--device", "l4", "--slice-workspace", "0MiB"),
+            "unknown budget: required tokens such as 4000, or bytes such as 64MiB or 0.5GiB, "
+            "found '0MiB'",
         ),
         (
             ("--device", "l4", "--compute", "fp16"),

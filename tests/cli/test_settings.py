@@ -68,6 +68,18 @@ def test_budget(text: str, budget: Budget) -> None:
     assert load_settings({"budget": text}).budget == budget
 
 
+def test_bytes_of_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings({}).slice_workspace == 64 << 20
+    assert load_settings({"slice_workspace": "1MiB"}).slice_workspace == 1 << 20
+    monkeypatch.setenv("HERMES_EDGE_SLICE_WORKSPACE", "4000")
+    with pytest.raises(SettingsError) as caught:
+        load_settings({})
+    assert str(caught.value) == (
+        "the environment variable HERMES_EDGE_SLICE_WORKSPACE: required bytes such as 64MiB or "
+        "0.5GiB, found '4000'"
+    )
+
+
 @pytest.mark.parametrize("text", ["", "0", "0MiB", "-1", "1.5", "64MB", "1e3", "many", "9" * 5000])
 def test_bad_budget(text: str) -> None:
     with pytest.raises(SettingsError) as caught:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +19,10 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+
+from hermes_edge.engines import Bundle
+from hermes_edge.engines.cuda import CudaDevice
+from hermes_edge.shipped import TINY_BUNDLE
 
 NAMES = Path(__file__).parent / "tensorrt-names"
 VERSIONS = sorted(path.stem for path in NAMES.glob("*.json"))
@@ -126,6 +132,10 @@ class HostTensorRT:
         self.builds: list[dict[str, Any]] = []
         self.refusal: list[str] = []
         self.has_gpu = True
+        # Where memory does not suffice: "build", "load" or "context".
+        self.short_of_memory = ""
+        # What results are wrong by, as a share of themselves.
+        self.error = 0.0
         names = self.names
 
         class Listener:
@@ -141,8 +151,10 @@ class HostTensorRT:
             assert level in names["ILogger"]
             setattr(Listener, level, level)
         self.ILogger, self.IProgressMonitor = Listener, Monitor
+        assert "TF32" in names["BuilderFlag"]
         assert "STRONGLY_TYPED" in names["NetworkDefinitionCreationFlag"]
         assert "WORKSPACE" in names["MemoryPoolType"]
+        self.BuilderFlag = SimpleNamespace(TF32="tf32")
         self.NetworkDefinitionCreationFlag = SimpleNamespace(STRONGLY_TYPED=1)
         self.MemoryPoolType = SimpleNamespace(WORKSPACE="workspace")
 
@@ -185,6 +197,18 @@ class HostTensorRT:
         self._logger = logger
         return guarded(self.names, "Runtime", {"deserialize_cuda_engine": self._deserialize})
 
+    def _is_short(self, where: str) -> bool:
+        """Whether memory ends here, in TensorRT's own words."""
+        if self.short_of_memory != where:
+            return False
+        self._logger.log(
+            "WARNING",
+            "Requested amount of GPU memory (7000000000 bytes) could not be allocated. There may "
+            "not be enough free memory for allocation to succeed.",
+        )
+        self._logger.log("ERROR", "Error Code 2: OutOfMemory (Requested size was 7000000000 bytes)")
+        return True
+
     def _need_gpu(self) -> None:
         if not self.has_gpu:
             raise TypeError("pybind11::init(): factory function returned nullptr")
@@ -216,6 +240,7 @@ class HostTensorRT:
             "IBuilderConfig",
             {
                 "set_memory_pool_limit": pool,
+                "clear_flag": build.setdefault("cleared", []).append,
                 "create_timing_cache": cache,
                 "set_timing_cache": use_cache,
                 "get_timing_cache": lambda: build["timing"],
@@ -237,16 +262,22 @@ class HostTensorRT:
     def _serialize(self, network: Any, config: Any) -> bytes | None:
         monitor = config.progress_monitor
         monitor.phase_start("Building", None, 2)
-        assert monitor.step_complete("Building", 0)
+        goes_on = monitor.step_complete("Building", 0)
         monitor.phase_finish("Building")
+        if not goes_on:
+            return None
         self._build["level"] = config.builder_optimization_level
         self.builds.append(self._build)
+        if self._is_short("build"):
+            return None
         if self._build["onnx"].endswith("impossible.onnx"):
             self._logger.log("ERROR", "no kernel")
             return None
         return json.dumps({"onnx": self._build["onnx"], "shapes": self._build["shapes"]}).encode()
 
     def _deserialize(self, plan: bytes) -> Any:
+        if self._is_short("load"):
+            return None
         try:
             document = json.loads(plan)
         except ValueError:
@@ -258,6 +289,7 @@ class HostTensorRT:
         tensors = {t.name: t for t in (*session.get_inputs(), *session.get_outputs())}
         members = {
             "num_io_tensors": len(tensors),
+            "device_memory_size_v2": 6_000_000,
             "num_optimization_profiles": len(document["shapes"]),
             "get_tensor_name": lambda index: [*tensors][index],
             "get_tensor_dtype": lambda name: guarded(
@@ -269,6 +301,8 @@ class HostTensorRT:
         return guarded(self.names, "ICudaEngine", members)
 
     def _context(self, session: Any, profiles: list[dict[str, Any]]) -> Any:
+        if self._is_short("context"):
+            return None
         state: dict[str, Any] = {"shapes": {}, "addresses": {}}
 
         def use_profile(index: int, stream: int) -> bool:
@@ -289,7 +323,7 @@ class HostTensorRT:
 
         def execute(stream: int) -> bool:
             assert stream == 77
-            return run_at_addresses(session, state["shapes"], state["addresses"])
+            return run_at_addresses(session, state["shapes"], state["addresses"], self.error)
 
         return guarded(
             self.names,
@@ -305,9 +339,12 @@ class HostTensorRT:
 
 
 def run_at_addresses(
-    session: Any, shapes: Mapping[str, tuple[int, ...]], addresses: Mapping[str, int]
+    session: Any,
+    shapes: Mapping[str, tuple[int, ...]],
+    addresses: Mapping[str, int],
+    error: float,
 ) -> bool:
-    """Compute with numpy arrays over the addresses, results copied to theirs."""
+    """Compute with numpy arrays over the addresses; results, wrong by ``error``, go to theirs."""
     types = {
         "float": np.float32,
         "float16": np.float16,
@@ -322,7 +359,7 @@ def run_at_addresses(
         raw = (ctypes.c_uint8 * nbytes).from_address(addresses[node.name])
         feeds[node.name] = np.ctypeslib.as_array(raw).view(dtype).reshape(shapes[node.name])
     for node, result in zip(session.get_outputs(), session.run(None, feeds), strict=True):
-        data = np.ascontiguousarray(result)
+        data = np.ascontiguousarray(result + (error * result).astype(result.dtype))
         ctypes.memmove(addresses[node.name], data.ctypes.data, data.nbytes)
     return True
 
@@ -335,3 +372,15 @@ def cuda() -> HostCuda:
 @pytest.fixture(params=VERSIONS)
 def tensorrt(request: pytest.FixtureRequest) -> HostTensorRT:
     return HostTensorRT(request.param)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    """hermes-tiny in a folder of its own, for plans to be put in."""
+    return Bundle.open(shutil.copytree(TINY_BUNDLE, tmp_path / "bundle", copy_function=os.symlink))
+
+
+@pytest.fixture
+def device(cuda: Any) -> CudaDevice:
+    """A GPU over host memory."""
+    return CudaDevice(0, cuda)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +31,6 @@ from hermes_edge.errors import (
     StorageError,
 )
 from hermes_edge.runtime import Runtime, SamplingParams
-from hermes_edge.shipped import TINY_BUNDLE
 from hermes_edge.synthetic import draw_stream, make_stream
 
 LIMITS = Limits(capacity_rows=13 + 128 + 32 + 96, pass_rows=96, probe_rows=96, frames=2)
@@ -57,16 +54,6 @@ class Watcher:
 
     def phase_finished(self, phase: str) -> None:
         self.events.append(("finished", phase))
-
-
-@pytest.fixture
-def bundle(tmp_path: Path) -> Bundle:
-    return Bundle.open(shutil.copytree(TINY_BUNDLE, tmp_path / "bundle", copy_function=os.symlink))
-
-
-@pytest.fixture
-def device(cuda: Any) -> CudaDevice:
-    return CudaDevice(0, cuda)
 
 
 Build = Callable[..., Path]
@@ -132,6 +119,8 @@ def test_a_build_is_told_step_by_step_and_recorded(
     assert len(record["plans"]["decoder"]["profiles"]) == 2
     for made in tensorrt.builds:
         assert (made["workspace"], made["level"]) == (1 << 20, 3)
+        # Otherwise float32 would have ten bits of mantissa.
+        assert made["cleared"] == ["tf32"]
     assert not list(bundle.path.glob("engines/*.part"))
 
 
@@ -289,7 +278,10 @@ def test_a_plan_that_tensorrt_refuses(bundle: Bundle, tensorrt: Any, device: Cud
     graph = bundle.graph("score")
     with pytest.raises(EngineError) as caught:
         TensorRTEngine(tensorrt, b"not a plan", graph, profiles_for(graph, LIMITS), device)
-    assert str(caught.value) == "TensorRT cannot load the plan: found magic tag does not match"
+    assert str(caught.value) == (
+        "TensorRT cannot load the plan of score: found magic tag does not match. "
+        "Build it again with: hermes-edge build BUNDLE"
+    )
 
 
 def test_a_plan_of_another_graph(bundle: Bundle, tensorrt: Any, device: CudaDevice) -> None:
@@ -328,7 +320,7 @@ def test_a_build_that_fails(tensorrt: Any, tmp_path: Path) -> None:
         build_plan(tensorrt, tmp_path / "impossible.onnx", [{}], BuildOptions(), b"", watcher)
     assert str(caught.value) == (
         "TensorRT cannot build impossible.onnx: found no kernel. "
-        "If memory was short: --low-memory, a smaller --workspace or --budget"
+        "If memory was short: --low-memory, a smaller --workspace, --budget or --chunk-frames"
     )
 
 

@@ -118,6 +118,16 @@ def test_the_largest_export_that_fits_is_told(
     assert f"an export with {options}" in make_plan(tiny, small, WISH).knobs
 
 
+def test_longer_slices_read_the_weights_less_often(tiny: Subject) -> None:
+    """A device that computes at once and reads slowly: a chunk takes its passes, and no more."""
+    slow = device(GIB, rate=1000.0)
+    times = []
+    for kib in (64, 128, 1024):
+        wish = replace(WISH, slice_workspace_bytes=kib << 10)
+        times.append(make_plan(tiny, slow, wish).stages[0].floor.ms)
+    assert times[0] > 1.5 * times[1] > 1.5 * times[2]
+
+
 def test_frames_that_come_too_fast(tiny: Subject) -> None:
     slow = device(GIB, rate=0.001)
     plan = make_plan(tiny, slow, replace(WISH, fps=50))

@@ -12,6 +12,7 @@ from typing import Any
 from hermes_edge.contract import GraphName
 from hermes_edge.engines.bundle import Bundle
 from hermes_edge.engines.trt.builder import BuildOptions, BuildProgress, build_plan
+from hermes_edge.engines.trt.folder import PlanFolder
 from hermes_edge.engines.trt.profiles import Limits, profiles_for
 from hermes_edge.engines.trt.record import (
     BUILD_NAME,
@@ -20,6 +21,7 @@ from hermes_edge.engines.trt.record import (
     Place,
     PlanRecord,
     as_json,
+    graph_digests,
 )
 from hermes_edge.errors import BundleError, StorageError
 from hermes_edge.spec import ADDRESS_ALIGNMENT_BYTES
@@ -34,6 +36,9 @@ def build_bundle(
     limits: Limits,
     options: BuildOptions,
     progress: Callable[[GraphName], BuildProgress],
+    *,
+    memory: Callable[[], tuple[int, int]] | None = None,
+    check: Callable[[PlanFolder], None] | None = None,
 ) -> Path:
     """Build every graph of a bundle; plans of this place that are there are replaced.
 
@@ -44,6 +49,8 @@ def build_bundle(
         limits: of the largest session.
         options: of the builds.
         progress: called with each graph's name before its build.
+        memory: free bytes and all bytes of the device, for the message where they do not suffice.
+        check: called with the complete plans before they replace others; what it raises ends all.
 
     Returns:
         The folder of the plans.
@@ -64,7 +71,6 @@ def build_bundle(
     target = bundle.path / ENGINES_FOLDER / here.device_key
     beside = target.with_name(f"{target.name}.part")
     cache = _read(target / _CACHE_NAME)
-    digests = {record.path: record.sha256 for record in bundle.manifest.files}
     plans: dict[GraphName, PlanRecord] = {}
     try:
         shutil.rmtree(beside, ignore_errors=True)
@@ -72,20 +78,24 @@ def build_bundle(
         for name, graph in bundle.manifest.graphs.items():
             profiles = profiles_for(bundle.graph(name), limits)
             plan, cache = build_plan(
-                trt, bundle.path / graph.file, profiles, options, cache, progress(name)
+                trt, bundle.path / graph.file, profiles, options, cache, progress(name), memory
             )
             (beside / f"{name}.plan").write_bytes(plan)
+            onnx_sha256, weights_sha256 = graph_digests(bundle.manifest, name)
             plans[name] = PlanRecord(
                 file=f"{name}.plan",
                 bytes=len(plan),
                 sha256=hashlib.sha256(plan).hexdigest(),
-                onnx_sha256=digests[graph.file],
+                onnx_sha256=onnx_sha256,
+                weights_sha256=weights_sha256,
                 profiles=as_json(profiles),
                 flags=options.flags,
             )
         (beside / _CACHE_NAME).write_bytes(cache)
         record = BuildRecord(place=here, plans=plans)
         (beside / BUILD_NAME).write_text(record.to_json(), encoding="utf-8")
+        if check is not None:
+            check(PlanFolder(bundle, beside, record, here))
         shutil.rmtree(target, ignore_errors=True)
         os.replace(beside, target)
     except OSError as error:

@@ -9,6 +9,7 @@ from hermes_edge.contract import GraphSpec
 from hermes_edge.engines.cuda import CudaDevice
 from hermes_edge.engines.trt.api import make_logger, no_gpu
 from hermes_edge.engines.trt.profiles import Profile
+from hermes_edge.engines.trt.shortage import is_short, shortage
 from hermes_edge.engines.views import View
 from hermes_edge.errors import EngineError
 
@@ -47,7 +48,10 @@ class TensorRTEngine:
             raise no_gpu("runtime", self._heard) from None
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
-            raise self._failed("TensorRT cannot load the plan")
+            problem = f"TensorRT cannot load the plan of {graph.name}"
+            if is_short(self._heard):
+                raise self._short(problem, len(plan))
+            raise self._failed(problem, "Build it again with: hermes-edge build BUNDLE")
         self._check_tensors(trt)
         self._contexts = [self._context(index) for index in range(len(self._profiles))]
         # What stands in for tensors without elements.
@@ -110,7 +114,8 @@ class TensorRTEngine:
     def _context(self, index: int) -> Any:
         context = self._engine.create_execution_context()
         if context is None:
-            raise self._failed(f"there is no device memory for {self._graph.name}")
+            problem = f"there is no device memory to run {self._graph.name}"
+            raise self._short(problem, self._engine.device_memory_size_v2)
         if not context.set_optimization_profile_async(index, self._device.stream):
             raise self._failed(f"profile {index} of {self._graph.name} is refused")
         return context
@@ -140,10 +145,14 @@ class TensorRTEngine:
                 fix="Build it again with: hermes-edge build BUNDLE",
             )
 
-    def _failed(self, problem: str) -> EngineError:
+    def _failed(self, problem: str, fix: str | None = None) -> EngineError:
         reasons = "; ".join(self._heard[-3:]) or "no reason given"
         self._heard.clear()
-        return EngineError(problem, found=reasons)
+        return EngineError(problem, found=reasons, fix=fix)
+
+    def _short(self, problem: str, asked: int) -> EngineError:
+        fix = "Build again with a smaller --budget or --chunk-frames, or end other programs"
+        return shortage(problem, self._heard, asked, self._device.memory(), fix)
 
 
 def _at_least_one(axes: Sequence[int | str]) -> tuple[int, ...]:

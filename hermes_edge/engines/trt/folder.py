@@ -9,6 +9,7 @@ from typing import Any
 from hermes_edge.contract import GraphName
 from hermes_edge.engines.bundle import Bundle
 from hermes_edge.engines.cuda import CudaDevice
+from hermes_edge.engines.trt.engine import TensorRTEngine
 from hermes_edge.engines.trt.profiles import Profile, Range
 from hermes_edge.engines.trt.record import (
     ENGINES_FOLDER,
@@ -59,16 +60,23 @@ class PlanFolder:
             )
         return cls(bundle, path, read_record(path), here)
 
+    def engine(self, trt: Any, device: CudaDevice, name: GraphName) -> TensorRTEngine:
+        """A graph's plan, loaded into a GPU.
+
+        Raises:
+            BundleError: the bundle has no such graph, or its plan does not fit.
+            EngineError: there is no memory for it, or TensorRT refuses it.
+        """
+        plan, profiles = self.load(name)
+        return TensorRTEngine(trt, plan, self.bundle.graph(name), profiles, device)
+
     def load(self, name: GraphName) -> tuple[bytes, tuple[Profile, ...]]:
         """A plan's bytes and profiles.
 
         Raises:
             BundleError: every way in which it does not fit, at once.
         """
-        graph = self.bundle.manifest.graphs.get(name)
-        digests = {record.path: record.sha256 for record in self.bundle.manifest.files}
-        wanted = digests[graph.file] if graph is not None else "no such graph"
-        path = check_plan(self.path, self.record, name, self.here, wanted)
+        path = check_plan(self.path, self.record, name, self.here, self.bundle.manifest)
         profiles = tuple(
             {tensor: Range(*bounds) for tensor, bounds in profile.items()}
             for profile in self.record.plans[name].profiles
