@@ -182,6 +182,7 @@ class BundleFigures:
     model_id: str
     family: str
     precision: str
+    quantization: str | None
     random_weights: bool
     manifest_sha256: str
 

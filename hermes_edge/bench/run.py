@@ -247,6 +247,7 @@ class _Bench:
             model_id=manifest.model_id,
             family=manifest.family,
             precision=manifest.precision,
+            quantization=str(manifest.quantization) if manifest.quantization else None,
             random_weights=manifest.random_weights,
             manifest_sha256=sha256_of(path / MANIFEST_NAME),
         )

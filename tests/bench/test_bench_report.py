@@ -152,6 +152,7 @@ def test_document_says_what_was_measured_and_where(bench_run: Run, random_bundle
         "model_id": manifest.model_id,
         "family": "llava_onevision",
         "precision": "fp32",
+        "quantization": None,
         "random_weights": True,
         "manifest_sha256": sha256_of(random_bundle / MANIFEST_NAME),
     }
