@@ -61,7 +61,13 @@ def build(
             "built: any other than this machine's own (auto) is refused.",
         ),
     ] = AUTO,
-    budget: Annotated[int, typer.Option(help="Largest budget of a session, in tokens.")] = 4000,
+    budget: Annotated[
+        int | None,
+        typer.Option(
+            help="Largest budget of a session, in tokens.",
+            show_default="4000, or what the model's positions allow",
+        ),
+    ] = None,
     chunk_frames: Annotated[int | None, typer.Option(help="Longest chunk.")] = None,
     reserve_tokens: Annotated[int, typer.Option(help="Longest question with its answer.")] = int(
         Settings.model_fields["reserve_tokens"].default

@@ -28,7 +28,13 @@ def plan(
     device: Annotated[
         str, typer.Option(help="Such as orin-nano-8gb, 8GiB:68GB/s:10TFLOPS, or this.")
     ],
-    budget: Annotated[str, typer.Option(help="Tokens a layer, or 64MiB, 0.5GiB.")] = "4000",
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Tokens a layer, or 64MiB, 0.5GiB.",
+            show_default="4000, or what the model's positions allow",
+        ),
+    ] = None,
     streams: Annotated[int, typer.Option(help="Streams at once.")] = 1,
     fps: Annotated[float, typer.Option(help="Frames per second of each stream.")] = 0.5,
     dtype: Annotated[
@@ -61,9 +67,10 @@ def plan(
         precision, quantization = parse_form(dtype or DType.FP16, compute, block)
     subject = open_subject(model, precision, tokens_per_frame, quantization)
     width, height = _frame_size(frame_size)
+    chunk = subject.frames.chunk if chunk_frames is None else chunk_frames
     wish = Wish(
-        budget_tokens=_budget_tokens(budget, subject),
-        chunk_frames=subject.frames.chunk if chunk_frames is None else chunk_frames,
+        budget_tokens=_budget_tokens(budget, subject, chunk, reserve_tokens),
+        chunk_frames=chunk,
         reserve_tokens=reserve_tokens,
         streams=streams,
         fps=fps,
@@ -97,7 +104,12 @@ def _device(name: str, reserve: str | None) -> Device:
     return replace(device, reserve_bytes=parse_bytes(reserve, "--reserve"))
 
 
-def _budget_tokens(text: str, subject: Subject) -> int:
+def _budget_tokens(text: str | None, subject: Subject, chunk: int, reserve: int) -> int:
+    if text is None:
+        from hermes_edge.runtime.limits import default_budget, most_budget
+
+        rows = (subject.prefix_tokens, chunk * subject.frames.tokens, reserve)
+        return default_budget(most_budget(subject.decoder, *rows))
     budget = parse_budget(text)
     if budget.tokens is not None:
         return budget.tokens

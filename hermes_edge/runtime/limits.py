@@ -13,6 +13,7 @@ from hermes_edge.spec import DecoderSpec, MemorySpec
 
 # 0.5B geometry, budget 6,000: 96 MiB made sessions 98 MB larger, encoding no faster (docs/log.md).
 DEFAULT_WORKSPACE_BYTES = 64 << 20
+_DEFAULT_BUDGET_TOKENS = 4000
 # Of a system text, where the bundle has no tokenizer to tell.
 _MOST_PREFIX_TOKENS = 64
 
@@ -31,6 +32,11 @@ def check_counts(chunk_frames: int | None, reserve_tokens: int) -> None:
 def most_budget(decoder: DecoderSpec, prefix_rows: int, chunk_rows: int, reserve_rows: int) -> int:
     """Visual rows that fit the model's positions beside prefix, open chunk and reserve."""
     return decoder.max_positions - prefix_rows - chunk_rows - reserve_rows
+
+
+def default_budget(most: int) -> int:
+    """What a layer keeps where no budget is given."""
+    return min(_DEFAULT_BUDGET_TOKENS, most)
 
 
 def check_budget(budget: int, chunk_rows: int, most: int) -> None:
@@ -57,7 +63,7 @@ def check_budget(budget: int, chunk_rows: int, most: int) -> None:
 
 def session_limits(
     bundle: Bundle,
-    budget_tokens: int,
+    budget_tokens: int | None,
     chunk_frames: int | None,
     reserve_tokens: int,
     workspace_bytes: int = DEFAULT_WORKSPACE_BYTES,
@@ -77,8 +83,9 @@ def session_limits(
     chunk = chunk_frames or manifest.chunk_frames
     chunk_rows = chunk * manifest.tokens_per_frame
     most = most_budget(manifest.decoder, prefix, chunk_rows, reserve_tokens)
-    check_budget(budget_tokens, chunk_rows, most)
-    rows = MemorySpec(prefix, budget_tokens, chunk_rows, reserve_tokens).capacity_rows
+    budget = default_budget(most) if budget_tokens is None else budget_tokens
+    check_budget(budget, chunk_rows, most)
+    rows = MemorySpec(prefix, budget, chunk_rows, reserve_tokens).capacity_rows
     one, both = most_probe_rows(reserve_tokens, given=True)
     shape = ChunkShape(
         tokens_per_frame=manifest.tokens_per_frame,

@@ -23,6 +23,7 @@ from hermes_edge.runtime.limits import (
     DEFAULT_WORKSPACE_BYTES,
     check_budget,
     check_counts,
+    default_budget,
     most_budget,
 )
 from hermes_edge.runtime.probes import (
@@ -38,7 +39,6 @@ from hermes_edge.runtime.store import KVStore
 from hermes_edge.runtime.text import TextCodec
 from hermes_edge.spec import MemorySpec
 
-DEFAULT_BUDGET_TOKENS = 4000
 DEFAULT_RESERVE_TOKENS = 512
 
 
@@ -278,4 +278,4 @@ class Runtime:
             raise BudgetError("two budgets", required="tokens or bytes", found="both")
         if nbytes is not None:
             return nbytes // self.manifest.decoder.kv_bytes_per_token(self.manifest.precision)
-        return min(DEFAULT_BUDGET_TOKENS, most) if tokens is None else tokens
+        return default_budget(most) if tokens is None else tokens

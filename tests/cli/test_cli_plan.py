@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 
+from hermes_edge.runtime import Runtime
 from hermes_edge.shipped import TINY_BUNDLE, TINY_CHECKPOINT
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -45,6 +46,13 @@ def test_a_plan_that_does_not_fit_ends_with_the_knobs(cli: Cli) -> None:
         r"with --dtype fp16, or --streams \d+\n",
         stderr,
     )
+
+
+def test_a_budget_that_is_not_given_is_a_session_s(cli: Cli) -> None:
+    code, stdout, _ = cli("plan", TINY_BUNDLE, "--device", "rtx-4090", "--json")
+    assert code == 0
+    budget = json.loads(stdout)["wish"]["budget_tokens"]
+    assert budget == Runtime.load(TINY_BUNDLE).session().memory().budget_rows < 4000
 
 
 def test_quantized_exports(cli: Cli) -> None:
