@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hermes_edge.engines.cuda import CudaDevice
     from hermes_edge.engines.trt.folder import PlanFolder
     from hermes_edge.engines.trt.profiles import Limits
+    from hermes_edge.engines.trt.record import Place
 
 AUTO = "auto"
 
@@ -106,13 +107,7 @@ def build(
         import_onnxruntime()
     trt, gpu = open_gpu(device)
     here = place_of(trt, gpu)
-    if device_key not in (AUTO, here.device_key):
-        raise SettingsError(
-            "plans cannot be built for another machine",
-            required=f"--device-key {AUTO} or {here.device_key}",
-            found=device_key,
-            fix="Run hermes-edge build on the machine that shall run them",
-        )
+    _check_key(device_key, here)
     measured: list[ParityCheck] = []
     try:
         with Progress(console=Console(stderr=True), transient=True) as bars:
@@ -131,6 +126,16 @@ def build(
             print_parity(ParityReport(reference="ONNX Runtime on the CPU", checks=tuple(measured)))
     total = sum(path.stat().st_size for path in folder.glob("*.plan"))
     stdout().print(f"{opened.manifest.model_id} -> {folder} ({size(total)})")
+
+
+def _check_key(key: str, here: Place) -> None:
+    if key not in (AUTO, here.device_key):
+        raise SettingsError(
+            "plans cannot be built for another machine",
+            required=f"--device-key {AUTO} or {here.device_key}",
+            found=key,
+            fix="Run hermes-edge build on the machine that shall run them",
+        )
 
 
 def _precision(
