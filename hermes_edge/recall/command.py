@@ -31,6 +31,7 @@ def recall(
     seed: Annotated[int, typer.Option(min=0, help="First stream of the split.")] = 0,
     split: Annotated[str, typer.Option(help="train, validation or held-out.")] = "held-out",
     threads: Annotated[int, typer.Option(min=0, help="Threads; 0: one per core.")] = 0,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes that share the streams.")] = 1,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write every answer as JSON here.")
     ] = None,
@@ -65,6 +66,7 @@ def recall(
         else defaults.budget_shares,
         groups=tuple(map(parse_group, streams)) if streams else defaults.groups,
         threads=threads,
+        jobs=jobs,
     )
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as bar:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterator
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 
 from hermes_edge.bench.machine import describe_machine
@@ -16,6 +18,7 @@ from hermes_edge.recall.policies import (
     MOST_CHUNK_FRAMES,
     POLICIES,
     RESERVE_TOKENS,
+    Answered,
     Film,
     answer_film,
     check_policies,
@@ -67,6 +70,8 @@ class RecallSettings:
     Attributes:
         split, seed: the streams' seeds are those of the split from ``seed`` on.
         budget_shares: of the visual tokens of ``TRAINING_FRAMES`` frames.
+        threads: of the engines, in each process; 0 is one per core.
+        jobs: processes that share the streams; the result does not depend on it.
     """
 
     bundle: Path
@@ -78,6 +83,7 @@ class RecallSettings:
         default=(Group(48, 120, 12), Group(120, 40, 12), Group(480, 24, 16))
     )
     threads: int = 0
+    jobs: int = 1
 
 
 Progress = Callable[[int, int, str], None]
@@ -99,13 +105,13 @@ def run_recall(settings: RecallSettings, progress: Progress) -> Result:
     films = sum(group.streams for group in settings.groups)
     asked: list[Asked] = []
     answers: dict[CellKey, list[bool | None]] = {key: [] for key in cells}
-    for index, (seed, group) in enumerate(_streams(settings)):
-        progress(index, films, f"{group.frames} frames, stream {seed}")
-        film, questions = _film(runtime, seed, group)
-        asked += [_record(seed, group.frames, question) for question in questions]
-        for key, found in answers.items():
-            found += answer_film(runtime, key.policy, key.budget_tokens, film)
-    progress(films, films, "done")
+    progress(0, films, "streams")
+    seen = _see_all(runtime, settings, cells)
+    for done, (questions, found) in enumerate(seen, start=1):
+        asked += questions
+        for key, right in zip(cells, found, strict=True):
+            answers[key] += right
+        progress(done, films, "streams")
     machine = describe_machine()
     return Result(
         asked=tuple(asked),
@@ -126,10 +132,54 @@ def run_recall(settings: RecallSettings, progress: Progress) -> Result:
     )
 
 
+Seen = tuple[list[Asked], list[Answered]]
+"""The questions of one stream, and each cell's answers."""
+
+
+def _see_all(
+    runtime: Runtime, settings: RecallSettings, cells: Sequence[CellKey]
+) -> Iterator[Seen]:
+    streams = list(_streams(settings))
+    if settings.jobs == 1:
+        yield from (_see(runtime, cells, stream) for stream in streams)
+        return
+    # A forked process would share the engines' threads, which do not survive the fork.
+    pool = get_context("spawn").Pool(settings.jobs, _start, (settings, tuple(cells)))
+    # Leaving ends the processes, with streams half seen too: Ctrl-C does not wait for them.
+    with pool:
+        yield from pool.imap(_see_one, streams)
+
+
+_here: list[tuple[Runtime, tuple[CellKey, ...]]] = []
+"""Of a process of the pool: its runtime and the cells."""
+
+
+def _start(settings: RecallSettings, cells: tuple[CellKey, ...]) -> None:
+    # Ctrl-C reaches the whole group; the first process answers for all.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    runtime = Runtime.load(settings.bundle, threads=settings.threads, check_hashes=False)
+    _here.append((runtime, cells))
+
+
+def _see_one(stream: tuple[int, Group]) -> Seen:
+    ((runtime, cells),) = _here
+    return _see(runtime, cells, stream)
+
+
+def _see(runtime: Runtime, cells: Sequence[CellKey], stream: tuple[int, Group]) -> Seen:
+    """One stream under every policy and budget."""
+    seed, group = stream
+    film, questions = _film(runtime, seed, group)
+    answers = [answer_film(runtime, key.policy, key.budget_tokens, film) for key in cells]
+    return [_record(seed, group.frames, question) for question in questions], answers
+
+
 def _check(settings: RecallSettings) -> None:
     check_policies(settings.policies)
     if settings.split not in SPLITS:
         raise SettingsError("unknown split", required=", ".join(SPLITS), found=repr(settings.split))
+    if settings.jobs < 1:
+        raise SettingsError("jobs is out of range", required="at least 1", found=settings.jobs)
     for share in settings.budget_shares:
         if not 0 < share <= 1:
             raise SettingsError(
