@@ -8,7 +8,7 @@ from hermes_edge.contract import GraphName
 from hermes_edge.engines.base import Engine
 from hermes_edge.engines.bundle import Bundle
 from hermes_edge.engines.cuda import CudaDevice
-from hermes_edge.engines.ort import OrtEngine, split_device
+from hermes_edge.engines.ort import split_device
 from hermes_edge.engines.trt.api import import_tensorrt
 from hermes_edge.engines.trt.folder import PlanFolder, place_of
 from hermes_edge.engines.views import CpuDevice, Device
@@ -42,10 +42,8 @@ class OrtBackend:
 
     def engine(self, bundle: Bundle, name: GraphName) -> Engine:
         """A session of its own; on a GPU it computes on the device's stream."""
-        spec = bundle.graph(name)
-        path = bundle.path / bundle.manifest.graphs[name].file
         stream = self.device.stream if isinstance(self.device, CudaDevice) else None
-        return OrtEngine(path, spec, self.device.name, self._threads, stream)
+        return bundle.engine(name, self.device.name, self._threads, stream=stream)
 
 
 class TensorRTBackend:

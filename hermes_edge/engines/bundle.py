@@ -146,11 +146,22 @@ class Bundle:
         return spec
 
     def engine(
-        self, name: GraphName, device: str = "cpu", threads: int = 0, *, exact: bool = False
+        self,
+        name: GraphName,
+        device: str = "cpu",
+        threads: int = 0,
+        *,
+        stream: int | None = None,
+        exact: bool = False,
     ) -> Engine:
-        """Compile one graph for a device; ``threads`` 0 lets the backend choose.
+        """One graph in ONNX Runtime.
 
-        ``exact``: integer weights are multiplied in the graph's precision (slow).
+        Args:
+            name: of the graph.
+            device: ``cpu``, ``cuda`` or ``cuda:N``.
+            threads: 0 lets ONNX Runtime choose.
+            stream: address of the CUDA stream to compute on, or one of its own.
+            exact: multiply integer weights in the graph's precision (slow).
 
         Raises:
             BundleError: no such graph, or a graph whose tensors differ from the contract.
@@ -159,9 +170,15 @@ class Bundle:
         """
         from hermes_edge.engines.ort import OrtEngine
 
-        spec = self.graph(name)
+        spec, record = self.graph(name), self.manifest.graphs[name]
         return OrtEngine(
-            self.path / self.manifest.graphs[name].file, spec, device, threads, exact=exact
+            self.path / record.file,
+            spec,
+            device,
+            threads,
+            stream,
+            quantized=record.quantization is not None,
+            exact=exact,
         )
 
     def embeddings(self) -> EmbeddingTable:

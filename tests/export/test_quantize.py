@@ -7,9 +7,11 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, numpy_helper
 
+from hermes_edge.engines.ort import Products
 from hermes_edge.engines.views import Array
 from hermes_edge.errors import ParityError, SettingsError
 from hermes_edge.export import export_checkpoint, verify_bundle
@@ -179,3 +181,18 @@ def test_wrong_scales_are_found(
 @pytest.mark.parametrize("version", [(10, 3), (11, 4)])
 def test_tensorrt_would_take_it(quantized: tuple[Path, Manifest], version: tuple[int, int]) -> None:
     assert lint_graph(quantized[0] / "decoder.onnx", version) == []
+
+
+def test_every_product_is_fused(quantized: tuple[Path, Manifest], tmp_path: Path) -> None:
+    """What ONNX Runtime makes of the graph, with the optimizers that the engine asks for."""
+    path, optimized = quantized[0] / "decoder.onnx", tmp_path / "optimized.onnx"
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(optimized)
+    options.log_severity_level = 3
+    without = Products(quantized=True, exact=False).without
+    onnxruntime.InferenceSession(
+        str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=without
+    )
+    kinds = [node.op_type for node in onnx.load(optimized).graph.node]
+    assert kinds.count("MatMulNBits") == len(quantized[1].decoder.matrices())
+    assert "DequantizeLinear" not in kinds
