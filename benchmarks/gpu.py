@@ -4,7 +4,7 @@
     python benchmarks/gpu.py --device cpu --geometry tiny --frames 16 --frames 64     any machine
 
 For each geometry a checkpoint with random weights is made on the device and exported in half
-precision; then, on the device:
+precision; then, on the device, in ONNX Runtime:
 
   parity   the small model in the box, in fp32: a stream's memory and answers against the CPU's
   flat     bytes of the device after 16, 256 and 4,096 frames of one session
@@ -28,7 +28,8 @@ import typer
 from hermes_edge.bench.machine import resident_bytes
 from hermes_edge.bench.run import BenchSettings, run_bench
 from hermes_edge.bench.stream import TokenStream, open_session
-from hermes_edge.errors import HermesEdgeError
+from hermes_edge.cli.form import Compute
+from hermes_edge.errors import HermesEdgeError, StorageError
 from hermes_edge.export import export_checkpoint, make_random_checkpoint
 from hermes_edge.runtime import Runtime, SamplingParams
 from hermes_edge.shipped import TINY_BUNDLE
@@ -44,7 +45,6 @@ class Wish:
     """Where to run, and what to measure there."""
 
     device: str
-    backend: str
     rows: list[int]
     frames: list[int]
     repeats: int
@@ -52,27 +52,26 @@ class Wish:
 
 def main(
     device: Annotated[str, typer.Option(help="cuda:0, or cpu to try the script.")] = "cuda:0",
-    backend: Annotated[str, typer.Option(help="onnxruntime or tensorrt.")] = "onnxruntime",
     geometry: Annotated[list[str] | None, typer.Option(help="May be repeated.")] = None,
     rows: Annotated[list[int] | None, typer.Option(help="Cached rows when asked.")] = None,
     frames: Annotated[list[int] | None, typer.Option(help="When to count bytes.")] = None,
-    precision: Annotated[str, typer.Option(help="fp16 or fp32.")] = "fp16",
+    precision: Annotated[Compute, typer.Option(help="Of the export.")] = Compute.FP16,
     repeats: Annotated[int, typer.Option(help="Of questions.")] = 7,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write it here.")] = None,
 ) -> None:
     """Check and time DEVICE."""
     try:
-        wish = Wish(device, backend, rows or [4000, 6000], frames or [16, 256, 4096], repeats)
-        form: Precision = "fp32" if precision == "fp32" else "fp16"
+        if json_file is not None and not json_file.parent.is_dir():
+            raise StorageError(f"cannot write {json_file}", found="no such folder")
+        wish = Wish(device, rows or [4000, 6000], frames or [16, 256, 4096], repeats)
         note("parity")
         document: dict[str, Any] = {
             "device": device,
-            "backend": backend,
-            "parity": parity(device, backend),
+            "parity": parity(device),
             "geometries": {},
         }
         for name in geometry or ["llava-onevision-0.5b", "llava-onevision-7b"]:
-            document["geometries"][name] = measure(name, form, wish)
+            document["geometries"][name] = measure(name, precision.value, wish)
     except HermesEdgeError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(error.exit_code) from None
@@ -82,12 +81,9 @@ def main(
     typer.echo(text)
 
 
-def parity(device: str, backend: str) -> dict[str, Any]:
+def parity(device: str) -> dict[str, Any]:
     """The same stream on the CPU and on the device: what is kept, and what is answered."""
-    here, there = (
-        remember(Runtime.load(TINY_BUNDLE, device=name, backend=kind))
-        for name, kind in (("cpu", "onnxruntime"), (device, backend))
-    )
+    here, there = (remember(Runtime.load(TINY_BUNDLE, device=name)) for name in ("cpu", device))
     kept = [np.array_equal(a, b) for a, b in zip(here[0], there[0], strict=True)]
     return {
         "layers": len(kept),
@@ -130,7 +126,6 @@ def measure(name: str, form: Precision, wish: Wish) -> dict[str, Any]:
                 rows=rows,
                 repeats=wish.repeats,
                 device=wish.device,
-                backend=wish.backend,
                 checkpoint=checkpoint,
             )
             report = run_bench(settings, lambda stage: note(f"{name}: {stage}"))
@@ -140,7 +135,7 @@ def measure(name: str, form: Precision, wish: Wish) -> dict[str, Any]:
 
 def count_bytes(bundle: Path, wish: Wish) -> list[dict[str, int]]:
     """Bytes in use after so many frames of one session; all were there when it was made."""
-    runtime = Runtime.load(bundle, device=wish.device, backend=wish.backend)
+    runtime = Runtime.load(bundle, device=wish.device)
     session = open_session(
         runtime,
         "hermes",

@@ -106,15 +106,16 @@ def parse_bytes(text: str, name: str) -> int:
     Raises:
         SettingsError: another form; ``name`` says what of.
     """
-    nbytes = parse_budget(text).nbytes if re.search("[a-z]", text, re.I) else None
+    try:
+        nbytes = parse_budget(text).nbytes
+    except SettingsError:
+        nbytes = None
     if nbytes is None:
         raise SettingsError(f"unknown {name}", required=_BYTES_FORM, found=repr(text))
     return nbytes
 
 
 def _to_bytes(value: object) -> object:
-    if isinstance(value, int):
-        return value
     try:
         return parse_bytes(str(value), "size")
     except SettingsError as error:
@@ -150,7 +151,7 @@ class Settings(BaseSettings):
     chunk_frames: int | None = Field(default=None, ge=1, description="a whole number, at least 1")
     reserve_tokens: int = Field(default=512, ge=1, description="a whole number, at least 1")
     slice_workspace: Annotated[int, NoDecode, BeforeValidator(_to_bytes)] = Field(
-        default=64 << 20, description=_BYTES_FORM
+        default=64 << 20, validate_default=False, description=_BYTES_FORM
     )
     system: str | None = Field(default=None, description="text")
     max_tokens: int = Field(default=256, ge=1, description="a whole number, at least 1")

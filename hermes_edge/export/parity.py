@@ -19,7 +19,7 @@ from hermes_edge.export import checks
 from hermes_edge.export.checkpoint import Checkpoint
 from hermes_edge.export.costs import measure_costs
 from hermes_edge.export.progress import NoProgress, Progress, stage
-from hermes_edge.export.reference import Reference, run_reference
+from hermes_edge.export.reference import Reference, run_references
 from hermes_edge.export.samples import FRAMES, Samples
 from hermes_edge.manifest import ParityReport
 
@@ -70,15 +70,13 @@ def compare_export(folder: Path, checkpoint: Checkpoint, progress: Progress) -> 
 def _compare(bundle: Bundle, checkpoint: Checkpoint | None, progress: Progress) -> ParityReport:
     samples = Samples.of(bundle.manifest)
     quantization, precision = bundle.manifest.quantization, bundle.manifest.precision
-    reference = original = None
+    original = rounded = None
     if checkpoint is not None:
         with stage(progress, "reference"):
-            reference = run_reference(checkpoint, samples, quantization, precision)
-            if quantization is not None:
-                original = run_reference(checkpoint, samples)
+            original, rounded = run_references(checkpoint, samples, quantization, precision)
     with stage(progress, "parity"):
-        report = _run(bundle, samples, reference)
-        if original is None:
+        report = _run(bundle, samples, rounded or original)
+        if original is None or rounded is None:
             return report
         return report.model_copy(update={"costs": measure_costs(bundle, original)})
 

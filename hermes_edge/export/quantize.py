@@ -2,9 +2,9 @@
 
     MatMul(rows, weight)  ->  MatMul(rows, DequantizeLinear(integers, scales))
 
-Plain ai.onnx, which every backend loads: TensorRT keeps the integers, ONNX Runtime from 1.23 on
-makes one MatMulNBits of the pair. int8 has a scale per output channel (opset 20 will do), int4 one
-per block of inputs (opset 21).
+Plain ai.onnx, which every backend loads: TensorRT keeps the integers, ONNX Runtime makes one
+MatMulNBits of the pair (int4 in 1.23 already, int8 in 1.32). int8 has a scale per output channel
+(opset 20 will do), int4 one per block of inputs (opset 21).
 
 The arithmetic is written here because no library's result can be used: the quantizer of ONNX
 Runtime 1.32 stores negative scales, which TensorRT's parser refuses, and has no int8 in this form;

@@ -56,31 +56,46 @@ def cache_argument(model: Any, cache: DynamicCache) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def run_reference(
+def run_references(
     checkpoint: Checkpoint,
     samples: Samples,
-    quantization: Quantization | None = None,
-    precision: Precision = "fp32",
-) -> Reference:
+    quantization: Quantization | None,
+    precision: Precision,
+) -> tuple[Reference, Reference | None]:
     """Load the original, run it on the samples, and free it again.
 
     Args:
         checkpoint: of the original.
         samples: what it sees and is asked.
-        quantization: round the decoder's matrices as an export would, scales in ``precision``.
+        quantization: of the export, or none.
         precision: of the export.
+
+    Returns:
+        The original, and the same with its decoder's matrices rounded as the export's are; None
+        where it has no quantization.
     """
     seeing = checkpoint.config.vision is not None
     model_class: Any = LlavaOnevisionForConditionalGeneration if seeing else Qwen2ForCausalLM
     with quiet_transformers():
         model = model_class.from_pretrained(checkpoint.folder, dtype=torch.float32).eval()
     name = f"transformers {transformers.__version__}, {checkpoint.model_id}, fp32"
-    if quantization is not None:
-        _round_weights(model, quantization, precision)
-        name += f", decoder's matrices rounded to {quantization}"
     visual = None
     if checkpoint.config.vision is not None and samples.frames is not None:
         visual = _visual_tokens(model, checkpoint.config.vision, samples.frames)
+    original = _run(model, checkpoint, samples, visual, name)
+    rounded = None
+    if quantization is not None:
+        _round_weights(model, quantization, precision)
+        name += f", decoder's matrices rounded to {quantization}"
+        rounded = _run(model, checkpoint, samples, visual, name)
+    del model
+    gc.collect()
+    return original, rounded
+
+
+def _run(
+    model: Any, checkpoint: Checkpoint, samples: Samples, visual: Tensor | None, name: str
+) -> Reference:
     table = model.get_input_embeddings()
     prefix, question = (
         table(torch.from_numpy(ids)) for ids in (samples.prefix_ids, samples.question_ids)
@@ -96,9 +111,9 @@ def run_reference(
     values = torch.stack([layer.values[0] for layer in cached]).transpose(1, 2).clone()
     logits = whole.logits[0]
     greedy_ids, greedy_logits = _greedy(model, cache, logits[-1])
-    text = model.model.language_model if seeing else model.model
+    text = _text(model)
     queries, probe_keys = _embedding_probe(text, checkpoint.config.decoder, question)
-    reference = Reference(
+    return Reference(
         name=name,
         visual_tokens=None if visual is None else visual.numpy(),
         inputs_embeds=embeds.numpy(),
@@ -110,18 +125,20 @@ def run_reference(
         probe_queries=queries.numpy(),
         probe_keys=probe_keys.numpy(),
     )
-    del model, whole, cache, table, text
-    gc.collect()
-    return reference
+
+
+def _text(model: Any) -> Any:
+    """The decoder's layers, beside a tower or alone."""
+    return getattr(model.model, "language_model", model.model)
 
 
 def _round_weights(model: Any, quantization: Quantization, precision: Precision) -> None:
     """Each linear layer's weight [out, in] as its graph has it; tied embeddings stay whole."""
-    text = getattr(model.model, "language_model", model.model)
-    linear = [module for module in text.modules() if isinstance(module, nn.Linear)]
+    linear = [module for module in _text(model).modules() if isinstance(module, nn.Linear)]
     for module in (*linear, model.lm_head):
         matrix = module.weight.detach().to(DTYPES[precision]).T.numpy()
         rounded = dequantize(*quantize(matrix, quantization, precision))
+        # Not in place: tied embeddings are the same tensor.
         module.weight = nn.Parameter(torch.from_numpy(rounded.T.copy()), requires_grad=False)
 
 

@@ -30,7 +30,7 @@ def recall(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="First stream of the split.")] = 0,
     split: Annotated[str, typer.Option(help="train, validation or held-out.")] = "held-out",
-    threads: Annotated[int, typer.Option(min=0, help="Threads; 0: one per core.")] = 0,
+    threads: Annotated[int, typer.Option(min=0, help="Of each job; 0: one per core, shared.")] = 0,
     jobs: Annotated[int, typer.Option(min=1, help="Processes that share the streams.")] = 1,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write every answer as JSON here.")

@@ -6,12 +6,13 @@ import random
 import re
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
-from hermes_edge.bench.machine import describe_machine
-from hermes_edge.errors import BudgetError, BundleError, SettingsError
+from hermes_edge.bench.machine import describe_machine, usable_cores
+from hermes_edge.errors import BudgetError, BundleError, EngineError, SettingsError
 from hermes_edge.manifest import MANIFEST_NAME, sha256_of
 from hermes_edge.recall.policies import (
     FULL,
@@ -70,7 +71,7 @@ class RecallSettings:
     Attributes:
         split, seed: the streams' seeds are those of the split from ``seed`` on.
         budget_shares: of the visual tokens of ``TRAINING_FRAMES`` frames.
-        threads: of the engines, in each process; 0 is one per core.
+        threads: of the engines, in each process; 0 shares the cores among the jobs.
         jobs: processes that share the streams; the result does not depend on it.
     """
 
@@ -96,6 +97,7 @@ def run_recall(settings: RecallSettings, progress: Progress) -> Result:
     Raises:
         SettingsError: an unknown policy or split, a share out of range, no stream.
         BudgetError: a budget below one frame, or one that does not fit the model's positions.
+        EngineError: one of several jobs has been ended.
         BundleError: the bundle cannot see, has no tokenizer, or its weights are random.
     """
     _check(settings)
@@ -144,10 +146,20 @@ def _see_all(
         yield from (_see(runtime, cells, stream) for stream in streams)
         return
     # A forked process would share the engines' threads, which do not survive the fork.
-    pool = get_context("spawn").Pool(settings.jobs, _start, (settings, tuple(cells)))
-    # Leaving ends the processes, with streams half seen too: Ctrl-C does not wait for them.
-    with pool:
-        yield from pool.imap(_see_one, streams)
+    spawn, start = get_context("spawn"), (settings, tuple(cells))
+    with ProcessPoolExecutor(settings.jobs, spawn, _start, start) as pool:
+        try:
+            yield from pool.map(_see_one, streams)
+        except BrokenExecutor as error:
+            raise EngineError(
+                "a process that saw streams has ended",
+                found=str(error),
+                fix="If memory was short: lower --jobs",
+            ) from None
+        finally:
+            # Ctrl-C does not wait for streams half seen; at the end nobody works any more.
+            for child in active_children():
+                child.terminate()
 
 
 _here: list[tuple[Runtime, tuple[CellKey, ...]]] = []
@@ -157,7 +169,8 @@ _here: list[tuple[Runtime, tuple[CellKey, ...]]] = []
 def _start(settings: RecallSettings, cells: tuple[CellKey, ...]) -> None:
     # Ctrl-C reaches the whole group; the first process answers for all.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    runtime = Runtime.load(settings.bundle, threads=settings.threads, check_hashes=False)
+    threads = settings.threads or max(usable_cores() // settings.jobs, 1)
+    runtime = Runtime.load(settings.bundle, threads=threads, check_hashes=False)
     _here.append((runtime, cells))
 
 

@@ -95,8 +95,7 @@ def test_bad_values(cli: Cli) -> None:
         ),
         (
             ("--device", "l4", "--slice-workspace", "0MiB"),
-            "unknown budget: required tokens such as 4000, or bytes such as 64MiB or 0.5GiB, "
-            "found '0MiB'",
+            "unknown --slice-workspace: required bytes such as 64MiB or 0.5GiB, found '0MiB'",
         ),
         (
             ("--device", "l4", "--compute", "fp16"),

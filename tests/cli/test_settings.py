@@ -68,6 +68,18 @@ def test_budget(text: str, budget: Budget) -> None:
     assert load_settings({"budget": text}).budget == budget
 
 
+@pytest.mark.parametrize("value", ["4000", "-1", "0", "1.5"])
+def test_bytes_have_a_unit_in_the_file_too(value: str, tmp_path: Path) -> None:
+    path = tmp_path / "s.toml"
+    path.write_text(f"slice_workspace = {value}\n")
+    with pytest.raises(SettingsError) as caught:
+        load_settings({"config": path})
+    assert str(caught.value) == (
+        "slice_workspace in the settings file: required bytes such as 64MiB or 0.5GiB, "
+        f"found {value}"
+    )
+
+
 def test_bytes_of_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_settings({}).slice_workspace == 64 << 20
     assert load_settings({"slice_workspace": "1MiB"}).slice_workspace == 1 << 20
