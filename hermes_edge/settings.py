@@ -144,6 +144,9 @@ class Settings(BaseSettings):
         default=None, description="forward or embedding"
     )
     reindexing: Literal["lazy", "eager"] | None = Field(default=None, description="lazy or eager")
+    smoothing: Literal["recursive", "one-step"] | None = Field(
+        default=None, description="recursive or one-step"
+    )
     budget: Annotated[Budget | None, NoDecode, BeforeValidator(_to_budget)] = Field(
         default=None, description=_BUDGET_FORM
     )

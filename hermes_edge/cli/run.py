@@ -35,6 +35,9 @@ def run(
     reindexing: Annotated[
         str | None, typer.Option(help="lazy or eager, of the hermes policies.")
     ] = None,
+    smoothing: Annotated[
+        str | None, typer.Option(help="recursive or one-step, of the hermes policies.")
+    ] = None,
     budget: Annotated[str | None, typer.Option(help="Tokens a layer, or 64MiB, 0.5GiB.")] = None,
     fps: Annotated[float | None, typer.Option(help="Frames per second of video.")] = None,
     chunk_frames: Annotated[int | None, typer.Option(help="Frames encoded at once.")] = None,
@@ -68,6 +71,7 @@ def run(
             "policy": policy,
             "scoring": scoring,
             "reindexing": reindexing,
+            "smoothing": smoothing,
             "budget": budget,
             "fps": fps,
             "chunk_frames": chunk_frames,
@@ -139,6 +143,7 @@ def open_session(runtime: Runtime, settings: Settings) -> Session:
         policy=settings.policy,
         scoring=settings.scoring,
         reindexing=settings.reindexing,
+        smoothing=settings.smoothing,
         chunk_frames=settings.chunk_frames,
         reserve_tokens=settings.reserve_tokens,
         workspace_bytes=settings.slice_workspace,

@@ -13,7 +13,7 @@ from hermes_edge.memory.baselines import (
     random_rows,
     spread_frames,
 )
-from hermes_edge.memory.hermes import HERMES, HermesPolicy, Reindexing, released
+from hermes_edge.memory.hermes import HERMES, HermesPolicy, Reindexing, Smoothing, released
 from hermes_edge.memory.plans import apply_plan
 from hermes_edge.memory.positions import PositionLimit
 from hermes_edge.memory.probes import History, probe_texts
@@ -34,6 +34,7 @@ def make_policy(
     reserve_rows: int,
     scoring: Scoring | None = None,
     reindexing: Reindexing | None = None,
+    smoothing: Smoothing | None = None,
 ) -> Policy:
     """A policy by name.
 
@@ -45,6 +46,7 @@ def make_policy(
         reserve_rows: rows kept free for a probe, or for a question with its answer.
         scoring: of the hermes policies; ``forward`` for hermes, ``embedding`` for the released.
         reindexing: of the hermes policies; ``lazy`` by default.
+        smoothing: of the hermes policies; ``recursive`` by default.
 
     Raises:
         SettingsError: unknown name, or an option that the policy does not have.
@@ -59,11 +61,12 @@ def make_policy(
             params,
             scoring=scoring or params.scoring,
             reindexing=reindexing or params.reindexing,
+            smoothing=smoothing or params.smoothing,
         )
         return HermesPolicy(params, layers, budget_rows, limit)
-    if scoring is not None or reindexing is not None:
+    if scoring or reindexing or smoothing:
         raise SettingsError(
-            f"the policy {name} has neither scoring nor re-indexing to choose",
+            f"the policy {name} has no scoring, re-indexing or smoothing to choose",
             required="hermes or hermes-released",
             found=name,
         )

@@ -2,7 +2,7 @@
 
 Two parameter sets of one policy. ``HERMES`` is the paper with the released code's defects mended:
 probes are scored by a true causal forward, nothing is scored or folded below the budget, positions
-are re-indexed *before* a chunk would cross the model's limit, smoothing is one step.
+are re-indexed *before* a chunk would cross the model's limit.
 ``RELEASED`` is what the authors' code for LLaVA-OneVision does, so that figures can be compared.
 """
 
@@ -37,6 +37,9 @@ from hermes_edge.memory.scoring import blend, normalise, recency, smooth, top_ro
 
 Reindexing = Literal["lazy", "eager"]
 
+Smoothing = Literal["recursive", "one-step"]
+"""With the deeper layer's smoothed score (released code), or its raw one (paper, to the letter)."""
+
 # Rate of the sensory layers' exponential; the paper leaves it open, this is the released value.
 SENSORY_RATE = 20.0
 
@@ -57,7 +60,7 @@ class HermesParams:
         reindexing: only when positions run out, or at every compaction.
         recency_weight: w of the first working layer, and how much it falls to the deepest.
         recency_rate: k likewise.
-        recursive_smoothing: smooth with the deeper layer's smoothed score.
+        smoothing: with the deeper layer's smoothed score, or with its raw one.
         released: trigger, folding and position check of the released code.
         weighted_summary: average folded rows by how many tokens they stand for.
     """
@@ -67,7 +70,8 @@ class HermesParams:
     reindexing: Reindexing = "lazy"
     recency_weight: tuple[float, float] = (0.75, 0.6)
     recency_rate: tuple[float, float] = (20.0, 19.5)
-    recursive_smoothing: bool = False
+    # One step costs 2 to 8 points of recall on hermes-tiny (docs/log.md, 2026-11-25).
+    smoothing: Smoothing = "recursive"
     released: bool = False
     weighted_summary: bool = False
 
@@ -82,7 +86,6 @@ def released(scoring: Scoring = "embedding", reindexing: Reindexing = "lazy") ->
         scoring=scoring,
         reindexing=reindexing,
         recency_weight=(1.0, 0.9),
-        recursive_smoothing=True,
         released=True,
     )
 
@@ -139,7 +142,7 @@ class HermesPolicy:
             for layer, (r, a) in enumerate(zip(rows, attention, strict=True))
         ]
         shares = [SMOOTHING[self._bands.band(layer)] for layer in range(len(rows))]
-        return smooth(raw, shares, recursive=self._params.recursive_smoothing)
+        return smooth(raw, shares, recursive=self._params.smoothing == "recursive")
 
     def _reindexes(self, rows: Sequence[LayerRows], plan: Plan) -> bool:
         if self._params.reindexing == "eager":

@@ -14,7 +14,7 @@ from hermes_edge.errors import BudgetError, BundleError, SettingsError
 from hermes_edge.manifest import TOKENIZER_NAME, Manifest
 from hermes_edge.memory import make_policy
 from hermes_edge.memory.base import Policy, Scoring
-from hermes_edge.memory.hermes import Reindexing
+from hermes_edge.memory.hermes import Reindexing, Smoothing
 from hermes_edge.runtime.chunks import ChunkEncoder, ChunkShape, LargestCalls, slice_rows_for
 from hermes_edge.runtime.compaction import Compactor
 from hermes_edge.runtime.decoding import DecoderLimits, DecoderRunner
@@ -109,6 +109,7 @@ class Runtime:
         policy: str = "hermes",
         scoring: Scoring | None = None,
         reindexing: Reindexing | None = None,
+        smoothing: Smoothing | None = None,
         chunk_frames: int | None = None,
         reserve_tokens: int = DEFAULT_RESERVE_TOKENS,
         workspace_bytes: int = DEFAULT_WORKSPACE_BYTES,
@@ -125,6 +126,7 @@ class Runtime:
             policy: one of :data:`hermes_edge.memory.POLICY_NAMES`.
             scoring: ``forward`` or ``embedding``, for the hermes policies.
             reindexing: ``lazy`` or ``eager``, for the hermes policies.
+            smoothing: ``recursive`` or ``one-step``, for the hermes policies.
             chunk_frames: frames between two compactions; by default as exported.
             reserve_tokens: rows for a question with its answer, and for the probes.
             workspace_bytes: bound on one layer's attention matrix; sets the slices.
@@ -154,6 +156,7 @@ class Runtime:
             reserve_rows=reserve_tokens,
             scoring=scoring,
             reindexing=reindexing,
+            smoothing=smoothing,
         )
         spec = MemorySpec(len(prefix), budget, chunk_rows, reserve_tokens)
         one_probe_rows, both_probe_rows = most_probe_rows(reserve_tokens, given=probes is not None)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from hermes_edge.memory.bands import Bands
 from hermes_edge.memory.base import PREFIX_FRAME, LayerRows, ProbeKind
-from hermes_edge.memory.hermes import HERMES, HermesParams, HermesPolicy, released
+from hermes_edge.memory.hermes import HERMES, HermesParams, HermesPolicy, Smoothing, released
 from hermes_edge.memory.positions import PositionLimit
 from hermes_edge.memory.scoring import blend, normalise, recency, smooth, stretch, top_rows
 
@@ -83,8 +84,12 @@ def test_bands_are_those_of_the_released_code(
 
 @pytest.mark.parametrize(
     ("params", "weight", "recursive"),
-    [(HERMES, (0.75, 0.6), False), (released(), (1.0, 0.9), True)],
-    ids=["hermes", "hermes-released"],
+    [
+        (HERMES, (0.75, 0.6), True),
+        (replace(HERMES, smoothing="one-step"), (0.75, 0.6), False),
+        (released(), (1.0, 0.9), True),
+    ],
+    ids=["hermes", "one-step", "hermes-released"],
 )
 @pytest.mark.parametrize("visual", [2, 17, 120])
 def test_scores_and_selection_equal_the_reference(
@@ -184,10 +189,8 @@ def test_of_equal_scores_the_newer_row_wins() -> None:
 def test_smoothing_variants_choose_differently() -> None:
     rows, attention = [_rows(120)] * LAYERS, _attention(120, seed=4)
     plans = [
-        HermesPolicy(replace(HERMES, recursive_smoothing=r), LAYERS, 40, LIMIT).plan(
-            rows, [*attention]
-        )
-        for r in (False, True)
+        HermesPolicy(replace(HERMES, smoothing=s), LAYERS, 40, LIMIT).plan(rows, [*attention])
+        for s in get_args(Smoothing)
     ]
     assert plans[0] is not None and plans[1] is not None
     differ = [set(a.keep) != set(b.keep) for a, b in zip(*plans, strict=True)]

@@ -19,6 +19,7 @@ def _policy(
     max_positions: int = 200,
     scoring: Literal["forward", "embedding"] | None = None,
     reindexing: Literal["lazy", "eager"] | None = None,
+    smoothing: Literal["recursive", "one-step"] | None = None,
 ) -> Policy:
     return make_policy(
         name,
@@ -28,6 +29,7 @@ def _policy(
         reserve_rows=20,
         scoring=scoring,
         reindexing=reindexing,
+        smoothing=smoothing,
     )
 
 
@@ -54,13 +56,15 @@ def test_an_unknown_policy_is_refused_with_the_known_ones() -> None:
 @pytest.mark.parametrize("name", ["window", "uniform", "random", "full"])
 def test_a_policy_without_scores_refuses_options_of_hermes(name: str) -> None:
     text = _exactly(
-        f"the policy {name} has neither scoring nor re-indexing to choose: "
+        f"the policy {name} has no scoring, re-indexing or smoothing to choose: "
         f"required hermes or hermes-released, found {name}"
     )
     with pytest.raises(SettingsError, match=text):
         _policy(name, scoring="forward")
     with pytest.raises(SettingsError, match=text):
         _policy(name, reindexing="eager")
+    with pytest.raises(SettingsError, match=text):
+        _policy(name, smoothing="one-step")
 
 
 @pytest.mark.parametrize("name", POLICY_NAMES)

@@ -194,8 +194,8 @@ LARGE += "reserve_tokens"
         (
             {"policy": "window", "scoring": "forward"},
             SettingsError,
-            "the policy window has neither scoring nor re-indexing to choose: required hermes or "
-            "hermes-released, found window",
+            "the policy window has no scoring, re-indexing or smoothing to choose: "
+            "required hermes or hermes-released, found window",
         ),
     ],
 )
