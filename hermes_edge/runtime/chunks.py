@@ -93,10 +93,13 @@ class ChunkEncoder:
         table: EmbeddingTable,
         shape: ChunkShape,
         probes: Callable[[], ProbeTokens],
+        between_slices: Callable[[], None],
     ) -> None:
+        """``between_slices`` is called where rows are whole and scratch rows are free."""
         self._store, self._policy = store, policy
         self._runner, self._scorer, self._compactor = runner, scorer, compactor
         self._table, self._shape, self._probes = table, shape, probes
+        self._between_slices = between_slices
         self._frames_in_chunk = 0
         self.times = StageTimes()
 
@@ -156,6 +159,8 @@ class ChunkEncoder:
         queries, done = None, 0
         riding = probes if probes and len(probes) < self._shape.slice_rows else None
         for rows in self._slices(embeds, behind=len(riding or ())):
+            if done:
+                self._between_slices()
             span = slice(done, done + len(rows))
             done += len(rows)
             behind = riding if done == len(embeds) else None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from hermes_edge.contract import GraphName
@@ -17,7 +17,8 @@ from hermes_edge.memory.base import Policy, Scoring
 from hermes_edge.memory.hermes import Reindexing, Smoothing
 from hermes_edge.runtime.chunks import ChunkEncoder, ChunkShape, LargestCalls, slice_rows_for
 from hermes_edge.runtime.compaction import Compactor
-from hermes_edge.runtime.decoding import DecoderLimits, DecoderRunner
+from hermes_edge.runtime.decoding import DecoderLimits, DecoderRunner, EngineCall
+from hermes_edge.runtime.exclusive import Exclusive
 from hermes_edge.runtime.frames import FrameEncoder
 from hermes_edge.runtime.limits import (
     DEFAULT_WORKSPACE_BYTES,
@@ -26,6 +27,7 @@ from hermes_edge.runtime.limits import (
     default_budget,
     most_budget,
 )
+from hermes_edge.runtime.parts import HistoryCell, SessionParts
 from hermes_edge.runtime.probes import (
     ProbeSource,
     bounded,
@@ -34,9 +36,10 @@ from hermes_edge.runtime.probes import (
 )
 from hermes_edge.runtime.resize import UInt8Array
 from hermes_edge.runtime.scoring import Scorer
-from hermes_edge.runtime.session import HistoryCell, Session, SessionParts
+from hermes_edge.runtime.session import Session
 from hermes_edge.runtime.store import KVStore
 from hermes_edge.runtime.text import TextCodec
+from hermes_edge.runtime.turns import Claim, Turns
 from hermes_edge.spec import MemorySpec
 
 DEFAULT_RESERVE_TOKENS = 512
@@ -59,7 +62,7 @@ class Runtime:
         self._backend = backend
         self._memory = backend.device
         self._engines: dict[GraphName, Engine] = {}
-        self._busy = threading.Lock()
+        self._turns = Turns()
         self._warm: set[tuple[LargestCalls, int]] = set()
         self._table = bundle.embeddings()
         has_text = (bundle.path / TOKENIZER_NAME).exists()
@@ -182,7 +185,7 @@ class Runtime:
             SourceError: a frame is not an image.
             BundleError: the bundle has no vision graph.
         """
-        encoder = self._frame_encoder(self.manifest.chunk_frames)
+        encoder = self._frame_encoder(partial(self._call, Claim()), self.manifest.chunk_frames)
         if encoder is None:
             raise BundleError("this bundle has no vision graph", fix="Export a model that sees")
         return encoder.encode_all(frames)
@@ -191,7 +194,9 @@ class Runtime:
         self, spec: MemorySpec, shape: ChunkShape, policy: Policy, probes: ProbeSource | None
     ) -> SessionParts:
         decoder, precision = self.manifest.decoder, self.manifest.precision
-        geometry = (self._call, self._memory, decoder, precision)
+        claim, use = Claim(), Exclusive("the session")
+        call = partial(self._call, claim)
+        geometry = (call, self._memory, decoder, precision)
         store = KVStore(self._memory, decoder, precision, spec)
         rows = min(shape.slice_rows, spec.capacity_rows)
         limits = DecoderLimits(
@@ -201,7 +206,7 @@ class Runtime:
         embedding = self._engine("embedding_probe") if policy.scoring == "embedding" else None
         most = (spec.capacity_rows, shape.both_probe_rows)
         scorer = Scorer(self._engine("score"), embedding, *geometry, most)
-        compactor = Compactor(self._engine("compact"), self._call, self._memory, spec.capacity_rows)
+        compactor = Compactor(self._engine("compact"), call, self._memory, spec.capacity_rows)
         used = any(policy.probe_kind(layer) for layer in range(decoder.layers))
         source = probes or guidance_source(
             self.codec, policy.name if used else None, shape.one_probe_rows
@@ -216,13 +221,17 @@ class Runtime:
             self._table,
             shape,
             lambda: bounded(source(history.last), shape.both_probe_rows),
+            use.let_urgent_in,
         )
         return SessionParts(
+            use=use,
+            turns=self._turns,
+            claim=claim,
             store=store,
             policy=policy,
             runner=runner,
             encoder=encoder,
-            frames=self._frame_encoder(shape.slice_frames),
+            frames=self._frame_encoder(call, shape.slice_frames),
             table=self._table,
             codec=self.codec,
             shape=shape,
@@ -232,14 +241,14 @@ class Runtime:
             bytes_per_row=2 * decoder.row_bytes(precision),
         )
 
-    def _frame_encoder(self, most_frames: int) -> FrameEncoder | None:
+    def _frame_encoder(self, call: EngineCall, most_frames: int) -> FrameEncoder | None:
         manifest = self.manifest
         if manifest.vision is None:
             return None
         output = (manifest.decoder.embedding_width, manifest.precision)
         return FrameEncoder(
             self._engine("vision"),
-            self._call,
+            call,
             self._memory,
             manifest.vision,
             output,
@@ -262,11 +271,13 @@ class Runtime:
         return self._engines[name]
 
     def _call(
-        self, engine: Engine, inputs: Mapping[str, View], outputs: Mapping[str, View]
+        self,
+        claim: Claim,
+        engine: Engine,
+        inputs: Mapping[str, View],
+        outputs: Mapping[str, View],
     ) -> None:
-        # One call at a time: a second one would double the workspace and gain no time, since each
-        # uses all cores.
-        with self._busy:
+        with self._turns.turn(claim):
             engine.run(inputs, outputs)
 
     def _prefix_ids(self, system: str | None) -> tuple[int, ...]:

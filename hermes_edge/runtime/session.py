@@ -5,65 +5,39 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
 from typing import Literal, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from hermes_edge.engines import EmbeddingTable
 from hermes_edge.engines.views import Array, Rows, row_slice
 from hermes_edge.errors import BundleError, QuestionError, SourceError
 from hermes_edge.memory import History
-from hermes_edge.memory.base import LayerRows, Policy
+from hermes_edge.memory.base import LayerRows
 from hermes_edge.runtime.answers import Answer, AnswerRun, AnswerStream
-from hermes_edge.runtime.chunks import ChunkEncoder, ChunkShape, StageTimes
-from hermes_edge.runtime.decoding import DecoderRunner
-from hermes_edge.runtime.exclusive import Exclusive
+from hermes_edge.runtime.chunks import StageTimes
 from hermes_edge.runtime.frames import FrameEncoder, checked_tokens, frame_times
+from hermes_edge.runtime.parts import SessionParts
 from hermes_edge.runtime.report import MemoryReport, report_bands, report_layers
 from hermes_edge.runtime.sampling import SamplingParams
-from hermes_edge.runtime.store import KVStore
-from hermes_edge.runtime.text import TextCodec
 
 GREEDY = SamplingParams()
 
 
-@dataclass(slots=True)
-class HistoryCell:
-    """The last question and its answer: written by the session, read when probes are made."""
-
-    last: History | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SessionParts:
-    """What a session is made of; :meth:`Runtime.session` puts it together."""
-
-    store: KVStore
-    policy: Policy
-    runner: DecoderRunner
-    encoder: ChunkEncoder
-    frames: FrameEncoder | None
-    table: EmbeddingTable
-    codec: TextCodec | None
-    shape: ChunkShape
-    history: HistoryCell
-    eos_token_ids: tuple[int, ...]
-    width: int
-    bytes_per_row: int
-
-
 class Session:
     """The memory of one stream. Safe to feed from one thread and ask from another.
+
+    A question goes before frames, of this session and of others: it waits for the engine call in
+    flight, and where its own session is scoring and compacting, for the end of that.
 
     Made by :meth:`Runtime.session`; leaves its slabs to the garbage collector when closed.
     """
 
     def __init__(self, parts: SessionParts) -> None:
         self._parts = parts
-        self._use = Exclusive("the session")
+        self._use = parts.use
         self._newest_s = 0.0
 
     def __enter__(self) -> Session:
@@ -77,12 +51,16 @@ class Session:
     ) -> None:
         self.close()
 
-    def feed(self, frame: npt.NDArray[np.uint8], at: float) -> None:
+    def feed(
+        self, frame: npt.NDArray[np.uint8], at: float, captured_s: float | None = None
+    ) -> None:
         """Take one frame; encodes and compacts when enough have come.
 
         Args:
             frame: uint8 RGB [height, width, 3] of any size.
             at: seconds since the stream began, never smaller than before.
+            captured_s: ``time.monotonic()`` of its capture, by default now: of several sessions
+                that wait for the engines, the one with the oldest frame goes first.
 
         Raises:
             SourceError: the frame is not an image, or time runs backwards.
@@ -93,6 +71,7 @@ class Session:
             frames = self._frames()
             self._check_time([at])
             frames.add(frame, at)
+            self._wait_since(captured_s)
             if frames.waiting >= min(
                 self._parts.shape.slice_frames, self._parts.encoder.frames_left
             ):
@@ -117,6 +96,7 @@ class Session:
             times = frame_times(at, count)
             self._check_time(times)
             self._encode_waiting()
+            self._wait_since(None)
             self._append(tokens, times)
 
     def flush(self) -> None:
@@ -172,7 +152,7 @@ class Session:
 
     def memory(self) -> MemoryReport:
         """What is remembered now, by layer and band."""
-        with self._use:
+        with self._use.urgent():
             parts = self._parts
             layers = report_layers(
                 parts.store.rows, parts.policy.bands, self._newest_s, parts.bytes_per_row
@@ -192,7 +172,7 @@ class Session:
 
     def rows(self) -> tuple[LayerRows, ...]:
         """Position, frame, time and weight of every committed row, layer by layer."""
-        with self._use:
+        with self._use.urgent():
             return tuple(self._parts.store.rows)
 
     def timings(self) -> StageTimes:
@@ -206,7 +186,7 @@ class Session:
     def _answer(
         self, question: str | Sequence[int], params: SamplingParams
     ) -> Generator[str, None, Answer]:
-        with self._use:
+        with self._parts.turns.question(self._parts.claim), self._use.urgent():
             run, ids, catch_up_ms = self._begin_answer(question)
             text = ""
             for piece in run.pieces(ids, params):
@@ -270,6 +250,7 @@ class Session:
             began = time.perf_counter()
             tokens, times = self._frames().encode()
             self._parts.encoder.times.vision_ms += (time.perf_counter() - began) * 1e3
+            self._use.let_urgent_in()
             self._append(tokens, times)
 
     def _append(self, tokens: Rows, times: Sequence[float]) -> None:
@@ -282,6 +263,13 @@ class Session:
             encoder.append(row_slice(tokens, start, stop), times[done : done + count])
             done += count
             self._newest_s = times[done - 1]
+            if done < len(times):
+                self._use.let_urgent_in()
+        self._parts.claim.oldest_s = math.inf
+
+    def _wait_since(self, captured_s: float | None) -> None:
+        since_s = time.monotonic() if captured_s is None else captured_s
+        self._parts.claim.oldest_s = min(self._parts.claim.oldest_s, since_s)
 
     def _check_time(self, times: Sequence[float]) -> None:
         previous = self._newest_s

@@ -1,0 +1,44 @@
+"""What a session is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hermes_edge.engines import EmbeddingTable
+from hermes_edge.memory import History
+from hermes_edge.memory.base import Policy
+from hermes_edge.runtime.chunks import ChunkEncoder, ChunkShape
+from hermes_edge.runtime.decoding import DecoderRunner
+from hermes_edge.runtime.exclusive import Exclusive
+from hermes_edge.runtime.frames import FrameEncoder
+from hermes_edge.runtime.store import KVStore
+from hermes_edge.runtime.text import TextCodec
+from hermes_edge.runtime.turns import Claim, Turns
+
+
+@dataclass(slots=True)
+class HistoryCell:
+    """The last question and its answer: written by the session, read when probes are made."""
+
+    last: History | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionParts:
+    """What a session is made of; :meth:`Runtime.session` puts it together."""
+
+    use: Exclusive
+    turns: Turns
+    claim: Claim
+    store: KVStore
+    policy: Policy
+    runner: DecoderRunner
+    encoder: ChunkEncoder
+    frames: FrameEncoder | None
+    table: EmbeddingTable
+    codec: TextCodec | None
+    shape: ChunkShape
+    history: HistoryCell
+    eos_token_ids: tuple[int, ...]
+    width: int
+    bytes_per_row: int

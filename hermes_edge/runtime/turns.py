@@ -1,0 +1,113 @@
+"""Whose engine call is next: questions before frames, then the frame that has waited longest.
+
+One call runs at a time: a second one would double the workspace and gain nothing, since each uses
+the whole device. So order is all there is to decide, and it is decided anew before every call: a
+question waits for the call in flight. Where one question follows another without a pause, one call
+for frames goes in between: no asker can stop the streams.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+# A reader of an answer is back within microseconds for the next token, before which no frame shall
+# slip in; one that is gone must not hold up the other streams.
+ANSWER_PATIENCE_S = 0.1
+
+
+@dataclass(slots=True, eq=False)
+class Claim:
+    """What a session wants of the engines now.
+
+    Attributes:
+        questions: that are being answered, or wait to be.
+        oldest_s: ``time.monotonic()`` at which its oldest frame came that is not encoded yet.
+    """
+
+    questions: int = 0
+    oldest_s: float = math.inf
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiting:
+    claim: Claim
+    ticket: int
+
+
+class Turns:
+    """Lends the engines to one call at a time."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._tickets = itertools.count()
+        self._waiting: list[_Waiting] = []
+        self._began_s: float | None = None
+        self._quiet_until_s = -math.inf
+        self._frame_is_owed = False
+
+    @property
+    def in_flight_s(self) -> float:
+        """Seconds that the present call has taken so far; 0 where there is none."""
+        began_s = self._began_s
+        return 0.0 if began_s is None else self._clock() - began_s
+
+    @contextmanager
+    def turn(self, claim: Claim) -> Iterator[None]:
+        """Wait until it is this claim's turn, and hold the engines."""
+        me = _Waiting(claim, next(self._tickets))
+        with self._changed:
+            self._waiting.append(me)
+            try:
+                while not self._may_go(me):
+                    self._changed.wait(self._seconds_of_quiet())
+            except BaseException:
+                self._changed.notify_all()
+                raise
+            finally:
+                self._waiting.remove(me)
+            self._began_s = self._clock()
+            self._frame_is_owed = False
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._began_s = None
+                if claim.questions:
+                    self._quiet_until_s = self._clock() + ANSWER_PATIENCE_S
+                self._changed.notify_all()
+
+    @contextmanager
+    def question(self, claim: Claim) -> Iterator[None]:
+        """While this lasts, the claim's calls go first."""
+        with self._changed:
+            claim.questions += 1
+            self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                claim.questions -= 1
+                self._quiet_until_s = -math.inf
+                self._frame_is_owed = True
+                self._changed.notify_all()
+
+    def _may_go(self, me: _Waiting) -> bool:
+        if self._began_s is not None or min(self._waiting, key=self._rank) is not me:
+            return False
+        return bool(me.claim.questions) or self._seconds_of_quiet() is None
+
+    def _rank(self, waiting: _Waiting) -> tuple[bool, float, int]:
+        asked = waiting.claim.questions > 0
+        return asked == self._frame_is_owed, waiting.claim.oldest_s, waiting.ticket
+
+    def _seconds_of_quiet(self) -> float | None:
+        """How long frames still leave the engines to an answer; None where they need not."""
+        left_s = self._quiet_until_s - self._clock()
+        return left_s if left_s > 0 else None
