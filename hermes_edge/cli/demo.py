@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hermes_edge.cli.output import clock, size, stdout, table, without_controls
-from hermes_edge.cli.process import resident_bytes
 from hermes_edge.cli.questions import TimedQuestion, feed_until_due
+from hermes_edge.process import resident_bytes
 from hermes_edge.shipped import DEMO_FRAMES, DEMO_SEED, DEMO_VIDEO, TINY_BUNDLE
 
 if TYPE_CHECKING:

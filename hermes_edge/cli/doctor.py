@@ -17,9 +17,9 @@ from hermes_edge.cli.checks import Check, Status
 from hermes_edge.cli.hardware import Machine, examine_hardware
 from hermes_edge.cli.output import print_json, size, stdout
 from hermes_edge.cli.plans import examine_plans
-from hermes_edge.cli.process import available_bytes
 from hermes_edge.errors import HermesEdgeError
 from hermes_edge.installed import installed_version, installed_wheels
+from hermes_edge.process import available_bytes
 from hermes_edge.shipped import TINY_BUNDLE
 
 # Distribution and the module that it brings.

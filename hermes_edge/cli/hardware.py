@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hermes_edge.cli.checks import Check
 from hermes_edge.cli.output import size
-from hermes_edge.cli.process import kernel_bytes
+from hermes_edge.process import kernel_bytes
 
 # A driver in trouble lets nvidia-smi hang.
 _COMMAND_TIMEOUT_S = 10

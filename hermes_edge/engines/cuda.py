@@ -142,6 +142,10 @@ class CudaDevice:
         free, total = self._call("cudaMemGetInfo")
         return int(free), int(total)
 
+    def free_bytes(self) -> int:
+        """Bytes of the GPU that are free."""
+        return self.memory()[0]
+
     def synchronize(self) -> None:
         """Wait until the stream is empty.
 

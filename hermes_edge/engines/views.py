@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hermes_edge.contract import DType
+from hermes_edge.process import available_bytes
 from hermes_edge.spec import ADDRESS_ALIGNMENT_BYTES
 
 Array = npt.NDArray[Any]
@@ -89,6 +90,9 @@ class Device(Protocol):
     def synchronize(self) -> None:
         """Wait for everything that was asked of the device."""
 
+    def free_bytes(self) -> int | None:
+        """Memory that can be had now; None where nobody knows."""
+
 
 class CpuDevice:
     """Host memory, aligned as TensorRT asks so that layouts are the same everywhere."""
@@ -119,6 +123,10 @@ class CpuDevice:
 
     def synchronize(self) -> None:
         """Nothing: a call returns when it is done."""
+
+    def free_bytes(self) -> int | None:
+        """Memory that can be had without swapping, within a container's limit."""
+        return available_bytes()
 
 
 def check_alike(what: str, source: Array | View, target: View) -> None:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from hermes_edge.contract import GraphName
-from hermes_edge.engines import Bundle, Engine, View
+from hermes_edge.engines import Bundle
 from hermes_edge.engines.backends import Backend, open_backend
 from hermes_edge.engines.views import Array
 from hermes_edge.errors import BudgetError, BundleError, SettingsError
 from hermes_edge.manifest import TOKENIZER_NAME, Manifest
 from hermes_edge.memory import make_policy
-from hermes_edge.memory.base import Policy, Scoring
+from hermes_edge.memory.base import Scoring
 from hermes_edge.memory.hermes import Reindexing, Smoothing
-from hermes_edge.runtime.chunks import ChunkEncoder, ChunkShape, LargestCalls, slice_rows_for
-from hermes_edge.runtime.compaction import Compactor
-from hermes_edge.runtime.decoding import DecoderLimits, DecoderRunner, EngineCall
-from hermes_edge.runtime.exclusive import Exclusive
-from hermes_edge.runtime.frames import FrameEncoder
+from hermes_edge.runtime.admission import Admission
+from hermes_edge.runtime.chunks import ChunkShape, slice_rows_for
+from hermes_edge.runtime.factory import SessionFactory
 from hermes_edge.runtime.limits import (
     DEFAULT_WORKSPACE_BYTES,
     check_budget,
@@ -27,19 +24,14 @@ from hermes_edge.runtime.limits import (
     default_budget,
     most_budget,
 )
-from hermes_edge.runtime.parts import HistoryCell, SessionParts
 from hermes_edge.runtime.probes import (
     ProbeSource,
-    bounded,
-    guidance_source,
     most_probe_rows,
 )
 from hermes_edge.runtime.resize import UInt8Array
-from hermes_edge.runtime.scoring import Scorer
 from hermes_edge.runtime.session import Session
-from hermes_edge.runtime.store import KVStore
 from hermes_edge.runtime.text import TextCodec
-from hermes_edge.runtime.turns import Claim, Turns
+from hermes_edge.runtime.turns import Claim
 from hermes_edge.spec import MemorySpec
 
 DEFAULT_RESERVE_TOKENS = 512
@@ -57,19 +49,12 @@ class Runtime:
             print(session.ask("What happened last?").text)
     """
 
-    def __init__(self, bundle: Bundle, backend: Backend) -> None:
+    def __init__(self, bundle: Bundle, backend: Backend, memory_bytes: int | None = None) -> None:
         self.bundle = bundle
-        self._backend = backend
-        self._memory = backend.device
-        self._engines: dict[GraphName, Engine] = {}
-        self._turns = Turns()
-        self._warm: set[tuple[LargestCalls, int]] = set()
-        self._table = bundle.embeddings()
         has_text = (bundle.path / TOKENIZER_NAME).exists()
         self.codec = TextCodec.open(bundle.path, self.manifest.video_token) if has_text else None
-        for name in ("decoder", "score", "compact", "vision"):
-            if name in self.manifest.graphs:
-                self._engine(name)
+        self._admission = Admission(backend.device, memory_bytes)
+        self._factory = SessionFactory(bundle, backend, self.codec)
 
     @classmethod
     def load(
@@ -80,6 +65,7 @@ class Runtime:
         backend: str = "onnxruntime",
         threads: int = 0,
         check_hashes: bool = True,
+        memory_bytes: int | None = None,
     ) -> Runtime:
         """Open a bundle and its engines.
 
@@ -89,6 +75,7 @@ class Runtime:
             backend: ``onnxruntime``, or ``tensorrt`` with plans that were built on this machine.
             threads: of ONNX Runtime; 0 is one per core.
             check_hashes: read every file once more to compare its sha256.
+            memory_bytes: limit for the slabs of all sessions together.
 
         Raises:
             BundleError: the bundle is damaged or does not fit the contract.
@@ -96,7 +83,9 @@ class Runtime:
             DependencyError: the device's backend is not installed.
         """
         return cls(
-            Bundle.open(path, check_hashes=check_hashes), open_backend(device, backend, threads)
+            Bundle.open(path, check_hashes=check_hashes),
+            open_backend(device, backend, threads),
+            memory_bytes,
         )
 
     @property
@@ -107,6 +96,7 @@ class Runtime:
     def session(
         self,
         *,
+        name: str = "the stream",
         budget_tokens: int | None = None,
         budget_bytes: int | None = None,
         policy: str = "hermes",
@@ -123,6 +113,7 @@ class Runtime:
         """A new stream; all its memory is allocated here.
 
         Args:
+            name: of the stream, for messages.
             budget_tokens: visual rows that each layer may keep. By default 4,000, or what the
                 model's positions allow.
             budget_bytes: the same, as bytes of keys and values over all layers.
@@ -138,7 +129,8 @@ class Runtime:
             probes: token ids of the probes, instead of the guidance texts.
 
         Raises:
-            BudgetError: the budget is smaller than a chunk, or larger than the positions allow.
+            BudgetError: the budget is smaller than a chunk, or larger than the positions allow, or
+                does not fit beside the other sessions.
             SettingsError: unknown policy, or an empty chunk or reserve.
             BundleError: the policy needs a graph that the bundle does not have.
         """
@@ -170,10 +162,17 @@ class Runtime:
             one_probe_rows=one_probe_rows,
             both_probe_rows=both_probe_rows,
         )
-        parts = self._parts(spec, shape, kept, probes)
-        self._warm_up(parts)
-        parts.encoder.encode_prefix(prefix)
-        return Session(parts)
+        precision = manifest.precision
+        key = self._admission.admit(
+            name, spec.slab_bytes(decoder, precision), spec.spare_bytes(decoder, precision)
+        )
+        try:
+            parts = self._factory.parts(spec, shape, kept, probes)
+            parts.encoder.encode_prefix(prefix)
+        except BaseException:
+            self._admission.release(key)
+            raise
+        return Session(parts, partial(self._admission.release, key))
 
     def encode(self, frames: Sequence[UInt8Array]) -> Array:
         """Visual tokens [F*N, E] of frames, for :meth:`Session.feed_tokens` of several sessions.
@@ -185,100 +184,10 @@ class Runtime:
             SourceError: a frame is not an image.
             BundleError: the bundle has no vision graph.
         """
-        encoder = self._frame_encoder(partial(self._call, Claim()), self.manifest.chunk_frames)
+        encoder = self._factory.frame_encoder(Claim(), self.manifest.chunk_frames)
         if encoder is None:
             raise BundleError("this bundle has no vision graph", fix="Export a model that sees")
         return encoder.encode_all(frames)
-
-    def _parts(
-        self, spec: MemorySpec, shape: ChunkShape, policy: Policy, probes: ProbeSource | None
-    ) -> SessionParts:
-        decoder, precision = self.manifest.decoder, self.manifest.precision
-        claim, use = Claim(), Exclusive("the session")
-        call = partial(self._call, claim)
-        geometry = (call, self._memory, decoder, precision)
-        store = KVStore(self._memory, decoder, precision, spec)
-        rows = min(shape.slice_rows, spec.capacity_rows)
-        limits = DecoderLimits(
-            new_rows=max(rows, spec.reserve_rows), probe_rows=shape.both_probe_rows
-        )
-        runner = DecoderRunner(self._engine("decoder"), *geometry, limits)
-        embedding = self._engine("embedding_probe") if policy.scoring == "embedding" else None
-        most = (spec.capacity_rows, shape.both_probe_rows)
-        scorer = Scorer(self._engine("score"), embedding, *geometry, most)
-        compactor = Compactor(self._engine("compact"), call, self._memory, spec.capacity_rows)
-        used = any(policy.probe_kind(layer) for layer in range(decoder.layers))
-        source = probes or guidance_source(
-            self.codec, policy.name if used else None, shape.one_probe_rows
-        )
-        history = HistoryCell()
-        encoder = ChunkEncoder(
-            store,
-            policy,
-            runner,
-            scorer,
-            compactor,
-            self._table,
-            shape,
-            lambda: bounded(source(history.last), shape.both_probe_rows),
-            use.let_urgent_in,
-        )
-        return SessionParts(
-            use=use,
-            turns=self._turns,
-            claim=claim,
-            store=store,
-            policy=policy,
-            runner=runner,
-            encoder=encoder,
-            frames=self._frame_encoder(call, shape.slice_frames),
-            table=self._table,
-            codec=self.codec,
-            shape=shape,
-            history=history,
-            eos_token_ids=self.manifest.eos_token_ids,
-            width=decoder.embedding_width,
-            bytes_per_row=2 * decoder.row_bytes(precision),
-        )
-
-    def _frame_encoder(self, call: EngineCall, most_frames: int) -> FrameEncoder | None:
-        manifest = self.manifest
-        if manifest.vision is None:
-            return None
-        output = (manifest.decoder.embedding_width, manifest.precision)
-        return FrameEncoder(
-            self._engine("vision"),
-            call,
-            self._memory,
-            manifest.vision,
-            output,
-            most_frames,
-        )
-
-    def _warm_up(self, parts: SessionParts) -> None:
-        """Claim the workspace, which the engines share, once for sessions of one shape."""
-        largest = (parts.encoder.largest_calls(), parts.shape.slice_frames)
-        if largest not in self._warm:
-            # The decoder first: what the others need fits into its workspace.
-            parts.encoder.warm_up(largest[0])
-            if parts.frames is not None:
-                parts.frames.warm_up()
-            self._warm.add(largest)
-
-    def _engine(self, name: GraphName) -> Engine:
-        if name not in self._engines:
-            self._engines[name] = self._backend.engine(self.bundle, name)
-        return self._engines[name]
-
-    def _call(
-        self,
-        claim: Claim,
-        engine: Engine,
-        inputs: Mapping[str, View],
-        outputs: Mapping[str, View],
-    ) -> None:
-        with self._turns.turn(claim):
-            engine.run(inputs, outputs)
 
     def _prefix_ids(self, system: str | None) -> tuple[int, ...]:
         if self.codec is None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Sequence
+import weakref
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Literal, overload
@@ -35,8 +36,10 @@ class Session:
     Made by :meth:`Runtime.session`; leaves its slabs to the garbage collector when closed.
     """
 
-    def __init__(self, parts: SessionParts) -> None:
+    def __init__(self, parts: SessionParts, release: Callable[[], object] = lambda: None) -> None:
+        """``release`` is called once: when the session is closed, or no longer reachable."""
         self._parts = parts
+        self._release = weakref.finalize(self, release)
         self._use = parts.use
         self._newest_s = 0.0
 
@@ -182,6 +185,7 @@ class Session:
     def close(self) -> None:
         """Refuse further calls. Closing twice is fine."""
         self._use.close()
+        self._release()
 
     def _answer(
         self, question: str | Sequence[int], params: SamplingParams

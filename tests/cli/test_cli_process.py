@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hermes_edge.cli.process import available_bytes, resident_bytes
+from hermes_edge.process import available_bytes, resident_bytes
 from hermes_edge.synthetic import make_stream, write_video
 
 Spawn = Callable[..., "subprocess.Popen[str]"]

@@ -55,7 +55,7 @@ def test_an_ask_leaves_the_memory_bit_identical(runtime: Runtime) -> None:
 
 
 def test_bytes_of_the_device_stay_as_they_were_planned(runtime: Runtime) -> None:
-    device = runtime._backend.device
+    device = runtime._factory.device
     assert isinstance(device, CudaDevice)
     session = runtime.session(**SHAPE)
     before = device.allocated_bytes

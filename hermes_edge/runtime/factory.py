@@ -1,0 +1,139 @@
+"""Sessions put together: engines, staging and slabs of one bundle on one device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+from hermes_edge.contract import GraphName
+from hermes_edge.engines import Bundle, Engine, View
+from hermes_edge.engines.backends import Backend
+from hermes_edge.memory.base import Policy
+from hermes_edge.runtime.chunks import ChunkEncoder, ChunkShape, LargestCalls
+from hermes_edge.runtime.compaction import Compactor
+from hermes_edge.runtime.decoding import DecoderLimits, DecoderRunner
+from hermes_edge.runtime.exclusive import Exclusive
+from hermes_edge.runtime.frames import FrameEncoder
+from hermes_edge.runtime.parts import HistoryCell, SessionParts
+from hermes_edge.runtime.probes import ProbeSource, bounded, guidance_source
+from hermes_edge.runtime.scoring import Scorer
+from hermes_edge.runtime.store import KVStore
+from hermes_edge.runtime.text import TextCodec
+from hermes_edge.runtime.turns import Claim, Turns
+from hermes_edge.spec import MemorySpec
+
+
+class SessionFactory:
+    """The engines, which all sessions share, and what each session has of its own."""
+
+    def __init__(self, bundle: Bundle, backend: Backend, codec: TextCodec | None) -> None:
+        """Raises BundleError or EngineError for an engine that cannot be used."""
+        self._bundle, self._backend, self.codec = bundle, backend, codec
+        self.manifest = bundle.manifest
+        self.turns = Turns()
+        self.device = backend.device
+        self._engines: dict[GraphName, Engine] = {}
+        self._warm: set[tuple[LargestCalls, int]] = set()
+        self._table = bundle.embeddings()
+        for name in ("decoder", "score", "compact", "vision"):
+            if name in self.manifest.graphs:
+                self._engine(name)
+
+    def parts(
+        self, spec: MemorySpec, shape: ChunkShape, policy: Policy, probes: ProbeSource | None
+    ) -> SessionParts:
+        """Everything of a new session, allocated, its largest calls made once.
+
+        Raises:
+            BudgetError, EngineError: the device cannot hold it.
+            BundleError: the policy needs a graph that the bundle does not have.
+        """
+        decoder, precision = self.manifest.decoder, self.manifest.precision
+        claim, use = Claim(), Exclusive("the session")
+        call = partial(self._call, claim)
+        geometry = (call, self.device, decoder, precision)
+        store = KVStore(self.device, decoder, precision, spec)
+        rows = min(shape.slice_rows, spec.capacity_rows)
+        limits = DecoderLimits(
+            new_rows=max(rows, spec.reserve_rows), probe_rows=shape.both_probe_rows
+        )
+        runner = DecoderRunner(self._engine("decoder"), *geometry, limits)
+        embedding = self._engine("embedding_probe") if policy.scoring == "embedding" else None
+        most = (spec.capacity_rows, shape.both_probe_rows)
+        scorer = Scorer(self._engine("score"), embedding, *geometry, most)
+        compactor = Compactor(self._engine("compact"), call, self.device, spec.capacity_rows)
+        used = any(policy.probe_kind(layer) for layer in range(decoder.layers))
+        source = probes or guidance_source(
+            self.codec, policy.name if used else None, shape.one_probe_rows
+        )
+        history = HistoryCell()
+        encoder = ChunkEncoder(
+            store,
+            policy,
+            runner,
+            scorer,
+            compactor,
+            self._table,
+            shape,
+            lambda: bounded(source(history.last), shape.both_probe_rows),
+            use.let_urgent_in,
+        )
+        parts = SessionParts(
+            use=use,
+            turns=self.turns,
+            claim=claim,
+            store=store,
+            policy=policy,
+            runner=runner,
+            encoder=encoder,
+            frames=self.frame_encoder(claim, shape.slice_frames),
+            table=self._table,
+            codec=self.codec,
+            shape=shape,
+            history=history,
+            eos_token_ids=self.manifest.eos_token_ids,
+            width=decoder.embedding_width,
+            bytes_per_row=2 * decoder.row_bytes(precision),
+        )
+        self._warm_up(parts)
+        return parts
+
+    def frame_encoder(self, claim: Claim, most_frames: int) -> FrameEncoder | None:
+        """For ``most_frames`` at once; None where the bundle cannot see."""
+        manifest = self.manifest
+        if manifest.vision is None:
+            return None
+        output = (manifest.decoder.embedding_width, manifest.precision)
+        return FrameEncoder(
+            self._engine("vision"),
+            partial(self._call, claim),
+            self.device,
+            manifest.vision,
+            output,
+            most_frames,
+        )
+
+    def _warm_up(self, parts: SessionParts) -> None:
+        """Claim the workspace, which the engines share, once for sessions of one shape."""
+        largest = (parts.encoder.largest_calls(), parts.shape.slice_frames)
+        if largest not in self._warm:
+            # The decoder first: what the others need fits into its workspace.
+            parts.encoder.warm_up(largest[0])
+            if parts.frames is not None:
+                parts.frames.warm_up()
+            self._warm.add(largest)
+
+    def _engine(self, name: GraphName) -> Engine:
+        if name not in self._engines:
+            self._engines[name] = self._backend.engine(self._bundle, name)
+        return self._engines[name]
+
+    def _call(
+        self,
+        claim: Claim,
+        engine: Engine,
+        inputs: Mapping[str, View],
+        outputs: Mapping[str, View],
+    ) -> None:
+        with self.turns.turn(claim):
+            engine.run(inputs, outputs)
