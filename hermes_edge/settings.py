@@ -12,16 +12,13 @@ setting that silently does nothing.
 from __future__ import annotations
 
 import difflib
-import math
 import os
-import re
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -31,6 +28,15 @@ from pydantic_settings import (
 )
 
 from hermes_edge.errors import SettingsError
+from hermes_edge.units import (
+    BUDGET_FORM,
+    BYTES_FORM,
+    DURATION_FORM,
+    Budget,
+    parse_budget,
+    parse_bytes,
+    parse_duration,
+)
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -42,54 +48,6 @@ ENVIRONMENT_PREFIX = "HERMES_EDGE_"
 _NOT_A_SETTING = ENVIRONMENT_PREFIX + "GOLDEN"
 DEFAULT_FILE = Path("hermes-edge.toml")
 
-_UNIT_BYTES = {"KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
-_BUDGET_FORM = "tokens such as 4000, or bytes such as 64MiB or 0.5GiB"
-_BYTES_FORM = "bytes such as 64MiB or 0.5GiB"
-_TIME_FORM = "M:SS, H:MM:SS, seconds or end"
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """What a layer may keep: visual tokens, or bytes over all layers; exactly one is set."""
-
-    tokens: int | None
-    nbytes: int | None
-
-
-def parse_budget(text: str) -> Budget:
-    """``4000`` (tokens a layer), ``64MiB`` or ``0.5GiB`` (keys and values of all layers).
-
-    Raises:
-        SettingsError: neither, or not above 0.
-    """
-    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]+)?)\s*(KiB|MiB|GiB)?", text.strip(), re.I)
-    if match is not None:
-        number, unit = match.groups()
-        if unit is not None and (nbytes := int(float(number) * _UNIT_BYTES[unit.upper()])) > 0:
-            return Budget(None, nbytes)
-        if unit is None and number.isdecimal() and int(number) > 0:
-            return Budget(int(number), None)
-    raise SettingsError("unknown budget", required=_BUDGET_FORM, found=repr(text))
-
-
-def parse_time(text: str) -> float:
-    """``0:12``, ``1:02:03``, ``12.5`` to seconds; ``end`` to infinity.
-
-    Raises:
-        SettingsError: none of these forms, or minutes or seconds of 60 and more.
-    """
-    if text == "end":
-        return math.inf
-    match = re.fullmatch(
-        r"(?:(?:([0-9]{1,9}):)?([0-9]{1,9}):)?([0-9]{1,9}(?:\.[0-9]+)?)", text, re.A
-    )
-    if match is not None:
-        hours, minutes, seconds = match.groups()
-        in_range = (minutes is None or float(seconds) < 60) and (hours is None or int(minutes) < 60)
-        if in_range:
-            return int(hours or 0) * 3600.0 + int(minutes or 0) * 60.0 + float(seconds)
-    raise SettingsError("unknown time", required=_TIME_FORM, found=repr(text))
-
 
 def _to_budget(value: object) -> object:
     if value is None or isinstance(value, Budget):
@@ -100,21 +58,6 @@ def _to_budget(value: object) -> object:
         raise ValueError(str(error)) from None
 
 
-def parse_bytes(text: str, name: str) -> int:
-    """``64MiB`` to bytes.
-
-    Raises:
-        SettingsError: another form; ``name`` says what of.
-    """
-    try:
-        nbytes = parse_budget(text).nbytes
-    except SettingsError:
-        nbytes = None
-    if nbytes is None:
-        raise SettingsError(f"unknown {name}", required=_BYTES_FORM, found=repr(text))
-    return nbytes
-
-
 def _to_bytes(value: object) -> object:
     try:
         return parse_bytes(str(value), "size")
@@ -122,8 +65,21 @@ def _to_bytes(value: object) -> object:
         raise ValueError(str(error)) from None
 
 
+def _to_seconds(value: object) -> object:
+    try:
+        return parse_duration(str(value))
+    except SettingsError as error:
+        raise ValueError(str(error)) from None
+
+
 def _to_strings(value: object) -> object:
     return (value,) if isinstance(value, str) else value
+
+
+Seconds = Annotated[float, NoDecode, BeforeValidator(_to_seconds)]
+
+_SWITCH = {"true": True, "false": False}
+_SWITCH_FORM = "true or false"
 
 
 class Settings(BaseSettings):
@@ -148,13 +104,13 @@ class Settings(BaseSettings):
         default=None, description="recursive or one-step"
     )
     budget: Annotated[Budget | None, NoDecode, BeforeValidator(_to_budget)] = Field(
-        default=None, description=_BUDGET_FORM
+        default=None, description=BUDGET_FORM
     )
     fps: float = Field(default=0.5, gt=0, description="a number above 0")
     chunk_frames: int | None = Field(default=None, ge=1, description="a whole number, at least 1")
     reserve_tokens: int = Field(default=512, ge=1, description="a whole number, at least 1")
     slice_workspace: Annotated[int, NoDecode, BeforeValidator(_to_bytes)] = Field(
-        default=64 << 20, validate_default=False, description=_BYTES_FORM
+        default=64 << 20, validate_default=False, description=BYTES_FORM
     )
     system: str | None = Field(default=None, description="text")
     max_tokens: int = Field(default=256, ge=1, description="a whole number, at least 1")
@@ -172,13 +128,33 @@ class Settings(BaseSettings):
         default="onnxruntime", description="onnxruntime or tensorrt"
     )
     threads: int = Field(default=0, ge=0, description="a whole number, 0 (all cores) or more")
+    memory_limit: Annotated[int | None, NoDecode, BeforeValidator(_to_bytes)] = Field(
+        default=None, validate_default=False, description=BYTES_FORM
+    )
+    backpressure: Literal["latest", "every", "adaptive", "block"] | None = Field(
+        default=None, description="latest, every, adaptive or block"
+    )
+    skip_still: bool = Field(default=False, description=_SWITCH_FORM)
+    snapshots: Path | None = Field(default=None, description="a path")
+    save_every: Seconds = Field(default=60.0, validate_default=False, description=DURATION_FORM)
+    keep: int = Field(default=3, ge=1, description="a whole number, at least 1")
+    silent_after: Seconds = Field(default=30.0, validate_default=False, description=DURATION_FORM)
+    engine_timeout: Seconds = Field(
+        default=300.0, validate_default=False, description=DURATION_FORM
+    )
+    metrics_port: int | None = Field(default=None, ge=1, le=65535, description="a port, 1 to 65535")
+    metrics_address: str = Field(default="127.0.0.1", description="an address of this machine")
+    log_json: bool = Field(default=False, description=_SWITCH_FORM)
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_truth_values(cls, value: object) -> object:
-        # Otherwise true would count as the number 1.
-        if isinstance(value, bool):
-            raise ValueError("a truth value")
+    def _truth_values_for_switches_alone(cls, value: object, info: ValidationInfo) -> object:
+        # Otherwise true would count as the number 1, and 1 as true.
+        switch = cls.model_fields[str(info.field_name)].annotation is bool
+        if switch and isinstance(value, str) and value.lower() in _SWITCH:
+            return _SWITCH[value.lower()]
+        if switch != isinstance(value, bool):
+            raise ValueError("a truth value, or none")
         return value
 
     @classmethod

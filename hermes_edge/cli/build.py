@@ -14,7 +14,8 @@ from hermes_edge.cli.output import size, stdout
 from hermes_edge.cli.verify import print_parity
 from hermes_edge.errors import SettingsError
 from hermes_edge.manifest import ParityCheck, ParityReport
-from hermes_edge.settings import Settings, parse_bytes
+from hermes_edge.settings import Settings
+from hermes_edge.units import parse_bytes
 
 if TYPE_CHECKING:
     from hermes_edge.engines.cuda import CudaDevice

@@ -11,7 +11,8 @@ import typer
 from hermes_edge.cli.form import BlockOption, ComputeOption, DType, parse_form
 from hermes_edge.cli.output import print_json, size, stdout, table
 from hermes_edge.errors import BudgetError, SettingsError
-from hermes_edge.settings import Settings, parse_budget, parse_bytes
+from hermes_edge.settings import Settings
+from hermes_edge.units import parse_budget, parse_bytes
 
 if TYPE_CHECKING:
     from hermes_edge.planning.devices import Device

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hermes_edge.errors import QuestionError, SettingsError
-from hermes_edge.settings import parse_time
+from hermes_edge.units import parse_time
 
 if TYPE_CHECKING:
     from hermes_edge.runtime import Frame, Session

@@ -8,14 +8,8 @@ from pathlib import Path
 import pytest
 
 from hermes_edge.errors import SettingsError
-from hermes_edge.settings import (
-    Budget,
-    Settings,
-    _TomlFile,
-    load_settings,
-    parse_budget,
-    parse_time,
-)
+from hermes_edge.settings import Settings, _TomlFile, load_settings
+from hermes_edge.units import Budget, parse_budget, parse_duration, parse_time
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -142,6 +136,15 @@ def test_bad_time(text: str) -> None:
         ("seed", -1, "a whole number, 0 or more"),
         ("threads", -1, "a whole number, 0 (all cores) or more"),
         ("budget", "64MB", "tokens such as 4000, or bytes such as 64MiB or 0.5GiB"),
+        ("memory_limit", "2", "bytes such as 64MiB or 0.5GiB"),
+        ("save_every", "60", "a duration such as 500ms, 60s, 5min or 2h"),
+        ("save_every", 60.0, "a duration such as 500ms, 60s, 5min or 2h"),
+        ("keep", 0, "a whole number, at least 1"),
+        ("metrics_port", 0, "a port, 1 to 65535"),
+        ("metrics_port", 65536, "a port, 1 to 65535"),
+        ("skip_still", "1", "true or false"),
+        ("skip_still", 1, "true or false"),
+        ("log_json", "yes", "true or false"),
     ],
 )
 def test_flag_out_of_range(flag: str, value: object, required: str) -> None:
@@ -149,6 +152,34 @@ def test_flag_out_of_range(flag: str, value: object, required: str) -> None:
         load_settings({flag: value})
     name = flag.replace("_", "-")
     assert str(caught.value) == f"--{name}: required {required}, found {value!r}"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("500ms", 0.5), ("60s", 60.0), (" 5 min ", 300.0), ("2h", 7200.0), ("0.5s", 0.5)],
+)
+def test_duration(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "60", "0s", "-1s", "1d", "1 s s", "nan s", "infs", "٣s"])
+def test_bad_duration(text: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse_duration(text)
+    assert str(caught.value) == (
+        f"unknown duration: required a duration such as 500ms, 60s, 5min or 2h, found {text!r}"
+    )
+
+
+def test_switches_and_durations_of_file_and_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hermes-edge.toml").write_text('skip_still = true\nsave_every = "5min"\n')
+    monkeypatch.setenv("HERMES_EDGE_LOG_JSON", "true")
+    monkeypatch.setenv("HERMES_EDGE_SILENT_AFTER", "500ms")
+    settings = load_settings({})
+    assert (settings.skip_still, settings.log_json) == (True, True)
+    assert (settings.save_every, settings.silent_after) == (300.0, 0.5)
 
 
 def test_all_faults_are_named_with_their_sources(
