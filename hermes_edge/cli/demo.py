@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hermes_edge.cli.output import clock, size, stdout, table, without_controls
-from hermes_edge.cli.questions import TimedQuestion, feed_until_due
 from hermes_edge.process import resident_bytes
+from hermes_edge.service.questions import TimedQuestion, feed_until_due
 from hermes_edge.shipped import DEMO_FRAMES, DEMO_SEED, DEMO_VIDEO, TINY_BUNDLE
 
 if TYPE_CHECKING:
+    from hermes_edge.runtime import Frame
     from hermes_edge.synthetic import Question
 
 _BUDGET_TOKENS = 256
@@ -59,7 +60,11 @@ def demo(
             reserve_tokens=_RESERVE_TOKENS,
         ) as session,
     ):
-        for due, truth in zip(feed_until_due(session, source, timed), truths, strict=True):
+
+        def feed(frame: Frame) -> None:
+            session.feed(frame.image, at=frame.time_s)
+
+        for due, truth in zip(feed_until_due(feed, source, timed), truths, strict=True):
             answer = session.ask(due.question.text, SamplingParams(max_new_tokens=_ANSWER_TOKENS))
             memory, at = session.memory(), clock(due.question.at_s)
             text = " ".join(without_controls(answer.text).split())

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hermes_edge.cli.questions import feed_until_due, parse_question
 from hermes_edge.cli.transcript import JsonTranscript, TextTranscript, Transcript
 from hermes_edge.errors import SettingsError
+from hermes_edge.service.questions import feed_until_due, parse_question
 from hermes_edge.settings import Settings, load_settings
 
 if TYPE_CHECKING:

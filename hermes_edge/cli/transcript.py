@@ -7,8 +7,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Protocol
 
 from hermes_edge.cli.output import clock, print_json, print_piece, size, stdout, warn
-from hermes_edge.cli.questions import DueQuestion
 from hermes_edge.process import resident_bytes
+from hermes_edge.service.questions import DueQuestion
 
 if TYPE_CHECKING:
     from hermes_edge.manifest import Manifest

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from hermes_edge.cli.output import clock, size, without_controls
-from hermes_edge.cli.questions import TimedQuestion, feed_until_due, parse_question
 from hermes_edge.errors import QuestionError, SettingsError
-from hermes_edge.runtime import Runtime, open_source
+from hermes_edge.runtime import Frame, Runtime, Session, open_source
+from hermes_edge.service.questions import TimedQuestion, feed_until_due, parse_question
+
+
+def _into(session: Session) -> Callable[[Frame], None]:
+    return lambda frame: session.feed(frame.image, at=frame.time_s)
 
 
 def test_question_is_split_from_its_time() -> None:
     assert parse_question("0:12  What is it? ") == TimedQuestion(12.0, "What is it?")
     assert parse_question("end What was it?") == TimedQuestion(math.inf, "What was it?")
+    assert parse_question("door@1:02 Who comes?") == TimedQuestion(62.0, "Who comes?", "door")
 
 
 def test_question_without_time() -> None:
     with pytest.raises(SettingsError) as caught:
         parse_question("What is it?")
     assert str(caught.value) == (
-        "--ask 'What is it?' has no time: required \"TIME QUESTION\", TIME as M:SS, H:MM:SS, "
-        "seconds or end, found 'What'. Such as: --ask \"0:12 What is happening?\""
+        '--ask \'What is it?\' has no time: required "TIME QUESTION" or "STREAM@TIME QUESTION", '
+        "TIME as M:SS, H:MM:SS, seconds or end, found 'What'. "
+        'Such as: --ask "0:12 What is happening?"'
     )
 
 
@@ -41,7 +48,7 @@ def test_every_frame_up_to_a_question_is_seen_and_none_after_it(
     with open_source(video) as source, runtime.session(budget_tokens=256) as session:
         seen = [
             (due.question.text, due.late, session.memory().newest_s)
-            for due in feed_until_due(session, source, questions)
+            for due in feed_until_due(_into(session), source, questions)
         ]
     assert seen == [("a", False, 0.0), ("b", False, 3.0), ("c", False, 19.5)]
 
@@ -49,7 +56,7 @@ def test_every_frame_up_to_a_question_is_seen_and_none_after_it(
 def test_nothing_is_fed_after_the_last_question(random_bundle: Path, video: Path) -> None:
     runtime = Runtime.load(random_bundle, threads=1)
     with open_source(video) as source, runtime.session(budget_tokens=256) as session:
-        for _ in feed_until_due(session, source, [TimedQuestion(1.0, "a")]):
+        for _ in feed_until_due(_into(session), source, [TimedQuestion(1.0, "a")]):
             pass
         assert session.memory().frames_seen == 3
 

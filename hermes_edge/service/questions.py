@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from hermes_edge.errors import QuestionError, SettingsError
-from hermes_edge.units import parse_time
-
-if TYPE_CHECKING:
-    from hermes_edge.runtime import Frame, Session
+from hermes_edge.runtime import Frame
+from hermes_edge.units import TIME_FORM, parse_time
 
 
 @dataclass(frozen=True, slots=True)
 class TimedQuestion:
-    """A question and the second of the video at which it is asked; infinity is the end."""
+    """A question and the second of the video at which it is asked; infinity is the end.
+
+    ``stream``: the name of the one that is asked, or None for all.
+    """
 
     at_s: float
     text: str
+    stream: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,42 +32,47 @@ class DueQuestion:
 
 
 def parse_question(text: str) -> TimedQuestion:
-    """``0:12 What is happening?`` to time and question.
+    """``0:12 What is happening?`` or ``door@0:12 Who comes?`` to stream, time and question.
 
     Raises:
         SettingsError: it does not begin with a time.
         QuestionError: nothing follows the time.
     """
-    time, _, question = text.strip().partition(" ")
+    head, _, question = text.strip().partition(" ")
+    stream, _, time = head.rpartition("@")
     try:
         at_s = parse_time(time)
     except SettingsError as error:
         raise SettingsError(
             f"--ask {text!r} has no time",
-            required='"TIME QUESTION", TIME as M:SS, H:MM:SS, seconds or end',
+            required=f'"TIME QUESTION" or "STREAM@TIME QUESTION", TIME as {TIME_FORM}',
             found=repr(time),
             fix='Such as: --ask "0:12 What is happening?"',
         ) from error
     if not question.strip():
         raise QuestionError(f"--ask {text!r} has no question", required='"TIME QUESTION"')
-    return TimedQuestion(at_s, question.strip())
+    return TimedQuestion(at_s, question.strip(), stream or None)
 
 
 def feed_until_due(
-    session: Session, frames: Iterable[Frame], questions: Sequence[TimedQuestion]
+    feed: Callable[[Frame], object],
+    frames: Iterable[Frame],
+    questions: Sequence[TimedQuestion],
 ) -> Iterator[DueQuestion]:
     """Feed frames and yield every question as it falls due, in the order of their times.
 
     All frames up to a question's time are fed before it is yielded. Frames after the last question
-    are not decoded.
+    are not decoded; without any question all frames are fed.
     """
     waiting = sorted(questions, key=lambda question: question.at_s)
+    newest_s = -math.inf
     for frame in frames:
         while waiting and waiting[0].at_s < frame.time_s:
             yield DueQuestion(waiting.pop(0), late=False)
-        if not waiting:
+        if questions and not waiting:
             return
-        session.feed(frame.image, at=frame.time_s)
+        feed(frame)
+        newest_s = frame.time_s
     for question in waiting:
-        at_end = math.isinf(question.at_s) or question.at_s <= session.memory().newest_s
+        at_end = math.isinf(question.at_s) or question.at_s <= newest_s
         yield DueQuestion(question, late=not at_end)

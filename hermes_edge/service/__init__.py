@@ -1,0 +1,1 @@
+"""Streams that run on: sources, memories, snapshots and metrics kept going by one process."""

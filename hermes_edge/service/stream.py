@@ -1,0 +1,238 @@
+"""One stream: a source, its memory, and the thread that brings frames from one to the other."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from hermes_edge.errors import HermesEdgeError
+from hermes_edge.runtime import Answer, Frame, SamplingParams, Session
+from hermes_edge.service.questions import DueQuestion, TimedQuestion, feed_until_due
+from hermes_edge.service.status import State, StreamStatus, Times
+from hermes_edge.snapshots import Saver
+from hermes_edge.sources import Capture
+
+log = logging.getLogger("hermes_edge.streams")
+
+# Rows are counted anew at most so often: it takes about a millisecond for a real model.
+_REPORT_EVERY_S = 1.0
+
+
+class Listener(Protocol):
+    """Told of a stream's timed questions, by the stream's own thread."""
+
+    def question(self, stream: Stream, due: DueQuestion) -> None:
+        """It is about to be asked."""
+
+    def piece(self, stream: Stream, text: str) -> None:
+        """Text of the answer, as it comes."""
+
+    def answer(self, stream: Stream, due: DueQuestion, answer: Answer) -> None:
+        """The answer is complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPlan:
+    """How a stream begins, and what it is asked.
+
+    Attributes:
+        name: of the stream.
+        questions: asked at their times; the stream ends with the last of them, or with its source
+            where there are none.
+        params: how answers are decoded.
+        chunk_period_s: no frame waits longer than that to be encoded.
+        begins_s: time of the stream's first frame. Frames of a file before it were seen already.
+        skips_s: frames up to this time are left out.
+        restored: whether the memory came from a snapshot.
+    """
+
+    name: str
+    questions: Sequence[TimedQuestion] = ()
+    params: SamplingParams = SamplingParams()
+    chunk_period_s: float = math.inf
+    begins_s: float = 0.0
+    skips_s: float = -math.inf
+    restored: bool = False
+
+
+class Stream:
+    """Feeds a session from a capture until the source ends, the last question is answered, or
+    :meth:`stop`; saves at the end where there is a saver."""
+
+    def __init__(
+        self,
+        plan: StreamPlan,
+        capture: Capture,
+        session: Session,
+        listener: Listener,
+        saver: Saver | None = None,
+    ) -> None:
+        self.plan, self.session = plan, session
+        self._capture, self._listener, self._saver = capture, listener, saver
+        self.error: Exception | None = None
+        self.unasked = len(plan.questions)
+        self._state: State = "starting"
+        self._stopping = False
+        self._newest_wall_s: float | None = None
+        self._first_token, self._further_token = Times(), Times()
+        self._rate = _Rate()
+        self._report()
+        self._thread = threading.Thread(target=self._run, name=f"stream {plan.name}", daemon=True)
+
+    @property
+    def name(self) -> str:
+        """Of the stream."""
+        return self.plan.name
+
+    @property
+    def ended_early(self) -> str | None:
+        """What is missing at the end of the source, in one sentence, or None."""
+        return self._capture.source.ended_early
+
+    @property
+    def ended(self) -> bool:
+        """Whether it feeds and asks no more."""
+        return self._state in ("ended", "failed")
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the source gave a frame; 0 once it has ended."""
+        return self._capture.counters().silent_s
+
+    def start(self) -> None:
+        """Begin to feed."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Take no more frames; returns when the call in flight is done and the memory is saved."""
+        self._stopping = True
+        self._capture.close()
+        self._thread.join()
+        if self._saver is not None:
+            self._saver.close()
+        self.session.close()
+
+    def ask(self, text: str) -> Answer:
+        """A question now, from any thread.
+
+        Raises:
+            QuestionError: as of :meth:`Session.ask`.
+        """
+        answer = self.session.ask(text, self.plan.params)
+        self._count(answer)
+        return answer
+
+    def status(self) -> StreamStatus:
+        """How it stands; waits for nothing."""
+        seen = self._capture.counters()
+        saves = self._saver.counts if self._saver is not None else None
+        newest_s = self._newest_wall_s
+        return StreamStatus(
+            name=self.name,
+            state=self._state,
+            fps_in=self._rate.of(time.monotonic(), seen.frames_read),
+            frames={
+                "in": seen.frames_read,
+                "sampled": seen.frames_sampled,
+                "used": seen.delivered,
+                "dropped": seen.dropped,
+                "skipped": seen.still,
+                "bad": seen.bad_frames,
+            },
+            reconnects=seen.reconnects,
+            age_s=None if newest_s is None else max(time.time() - newest_s, 0.0),
+            rows_by_band=self._rows_by_band,
+            slab_bytes=self._slab_bytes,
+            first_token=self._first_token,
+            further_token=self._further_token,
+            stages=self.session.timings(),
+            save_failures=saves.failures if saves else 0,
+            save=saves.save if saves else Times(),
+            pause=saves.pause if saves else Times(),
+            restored=self.plan.restored,
+        )
+
+    def _run(self) -> None:
+        state: State = "ended"
+        self._state = "running"
+        try:
+            for due in feed_until_due(self._feed, self._frames(), self.plan.questions):
+                if self._stopping:
+                    break
+                self._answer(due)
+        except HermesEdgeError as error:
+            self.error, state = error, "failed"
+            log.error("%s: %s", self.name, error)
+        except Exception as error:  # a defect: raised again by the thread that waits for the stream
+            self.error, state = error, "failed"
+        self._capture.close()
+        self._report()
+        self._state = state
+
+    def _frames(self) -> Iterator[Frame]:
+        """The stream's frames at the stream's own times; encodes what has waited for a chunk."""
+        while True:
+            frame = self._capture.next_frame(self._patience_s())
+            if frame is not None:
+                at_s = self.plan.begins_s + frame.time_s
+                if at_s > self.plan.skips_s:
+                    yield replace(frame, time_s=at_s)
+            elif self._capture.ended:
+                return
+            else:
+                self.session.catch_up()
+
+    def _patience_s(self) -> float | None:
+        """How long the oldest frame that is not encoded may still wait for others."""
+        since_s = self.session.waiting_since_s
+        if since_s is None or math.isinf(self.plan.chunk_period_s):
+            return None
+        return max(since_s + self.plan.chunk_period_s - time.monotonic(), 0.0)
+
+    def _feed(self, frame: Frame) -> None:
+        self.session.feed(frame.image, at=frame.time_s, captured_s=frame.captured_s)
+        self._newest_wall_s = frame.wall_s
+        if time.monotonic() - self._reported_s > _REPORT_EVERY_S:
+            self._report()
+
+    def _answer(self, due: DueQuestion) -> None:
+        self.unasked -= 1
+        self._listener.question(self, due)
+        pieces = self.session.ask(due.question.text, self.plan.params, stream=True)
+        for piece in pieces:
+            self._listener.piece(self, piece)
+        self._count(pieces.answer)
+        self._listener.answer(self, due, pieces.answer)
+
+    def _count(self, answer: Answer) -> None:
+        self._first_token.add(answer.ttft_ms)
+        further = max(len(answer.token_ids) - 1, 0)
+        self._further_token.add(answer.per_token_ms * further, further)
+
+    def _report(self) -> None:
+        memory = self.session.memory()
+        self._rows_by_band = {band.band: band.rows for band in memory.bands}
+        self._slab_bytes = memory.slab_bytes + memory.spare_bytes
+        self._reported_s = time.monotonic()
+
+
+class _Rate:
+    """Events per second over the last 5 to 10 seconds."""
+
+    def __init__(self) -> None:
+        self._marks = [(time.monotonic(), 0)] * 2
+
+    def of(self, now_s: float, count: int) -> float:
+        """The rate, given the count now."""
+        if now_s - self._marks[1][0] >= 5.0:
+            self._marks = [self._marks[1], (now_s, count)]
+        since_s, before = self._marks[0]
+        return (count - before) / (now_s - since_s) if now_s > since_s else 0.0
+
+
+Clock = Callable[[], float]
