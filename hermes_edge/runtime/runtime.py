@@ -10,34 +10,31 @@ from hermes_edge.contract import GraphName
 from hermes_edge.engines import Bundle, Engine, View
 from hermes_edge.engines.backends import Backend, open_backend
 from hermes_edge.engines.views import Array
-from hermes_edge.errors import BudgetError, BundleError, SettingsError
+from hermes_edge.errors import BundleError, SettingsError
 from hermes_edge.manifest import TOKENIZER_NAME, Manifest
-from hermes_edge.memory import make_policy
-from hermes_edge.memory.base import Policy, Scoring
+from hermes_edge.memory.base import Scoring
 from hermes_edge.memory.hermes import Reindexing
-from hermes_edge.runtime.chunks import ChunkEncoder, ChunkShape, LargestCalls, slice_rows_for
+from hermes_edge.runtime.chunks import ChunkEncoder, LargestCalls
 from hermes_edge.runtime.compaction import Compactor
 from hermes_edge.runtime.decoding import DecoderLimits, DecoderRunner
 from hermes_edge.runtime.frames import FrameEncoder
 from hermes_edge.runtime.limits import (
     DEFAULT_WORKSPACE_BYTES,
+    budget_rows,
     check_budget,
     check_counts,
-    default_budget,
     most_budget,
 )
-from hermes_edge.runtime.probes import (
-    ProbeSource,
-    bounded,
-    guidance_source,
-    most_probe_rows,
-)
+from hermes_edge.runtime.options import plan_stream
+from hermes_edge.runtime.parts import HistoryCell, SessionParts
+from hermes_edge.runtime.probes import ProbeSource, bounded, guidance_source
 from hermes_edge.runtime.resize import UInt8Array
+from hermes_edge.runtime.restoring import restore_session
 from hermes_edge.runtime.scoring import Scorer
-from hermes_edge.runtime.session import HistoryCell, Session, SessionParts
+from hermes_edge.runtime.session import Session
 from hermes_edge.runtime.store import KVStore
 from hermes_edge.runtime.text import TextCodec
-from hermes_edge.spec import MemorySpec
+from hermes_edge.snapshots import StreamOptions
 
 DEFAULT_RESERVE_TOKENS = 512
 
@@ -138,36 +135,51 @@ class Runtime:
             BundleError: the policy needs a graph that the bundle does not have.
         """
         check_counts(chunk_frames, reserve_tokens)
-        manifest, decoder = self.manifest, self.manifest.decoder
-        prefix = tuple(prefix_ids) if prefix_ids is not None else self._prefix_ids(system)
+        manifest = self.manifest
+        prefix = self.prefix_ids(system) if prefix_ids is None else tuple(map(int, prefix_ids))
         # A memory without eviction has nothing to do at the end of a chunk: fill it to the frame.
         chunk = 1 if policy == "full" else chunk_frames or manifest.chunk_frames
         chunk_rows = chunk * manifest.tokens_per_frame
-        most = most_budget(decoder, len(prefix), chunk_rows, reserve_tokens)
-        budget = self._budget(budget_tokens, budget_bytes, most)
+        most = most_budget(manifest.decoder, len(prefix), chunk_rows, reserve_tokens)
+        budget = budget_rows(manifest, budget_tokens, budget_bytes, most)
         check_budget(budget, chunk_rows, most)
-        kept = make_policy(
-            policy,
-            layers=decoder.layers,
-            budget_rows=budget,
-            max_positions=decoder.max_positions,
-            reserve_rows=reserve_tokens,
+        options = StreamOptions(
+            policy=policy,
             scoring=scoring,
             reindexing=reindexing,
-        )
-        spec = MemorySpec(len(prefix), budget, chunk_rows, reserve_tokens)
-        one_probe_rows, both_probe_rows = most_probe_rows(reserve_tokens, given=probes is not None)
-        shape = ChunkShape(
-            tokens_per_frame=manifest.tokens_per_frame,
+            budget_tokens=budget,
             chunk_frames=chunk,
-            slice_rows=slice_rows_for(workspace_bytes, decoder.query_heads, spec.capacity_rows),
-            one_probe_rows=one_probe_rows,
-            both_probe_rows=both_probe_rows,
+            reserve_tokens=reserve_tokens,
+            workspace_bytes=workspace_bytes,
+            prefix_ids=prefix,
+            own_probes=probes is not None,
         )
-        parts = self._parts(spec, shape, kept, probes)
-        self._warm_up(parts)
+        parts = self.assemble(options, probes)
         parts.encoder.encode_prefix(prefix)
         return Session(parts)
+
+    def restore(
+        self,
+        path: str | Path,
+        *,
+        stream: str | None = None,
+        probes: ProbeSource | None = None,
+        **wanted: object,
+    ) -> Session:
+        """The session that was saved, which goes on exactly where it was.
+
+        Args:
+            path: a snapshot, or a folder: the newest good one; the log says why no newer one.
+            stream: name of the stream, where the folder holds several.
+            probes: the argument ``probes`` of the session, where it had one.
+            wanted: settings as of :meth:`session` that the snapshot must have been made with.
+
+        Raises:
+            SnapshotError: none is whole, of this bundle, and computes what it did when saved.
+            SettingsError: the snapshot was made with other settings than those wanted.
+            BudgetError: its memory cannot be allocated here.
+        """
+        return restore_session(self, Path(path), stream, probes, wanted).session
 
     def encode(self, frames: Sequence[UInt8Array]) -> Array:
         """Visual tokens [F*N, E] of frames, for :meth:`Session.feed_tokens` of several sessions.
@@ -184,9 +196,14 @@ class Runtime:
             raise BundleError("this bundle has no vision graph", fix="Export a model that sees")
         return encoder.encode_all(frames)
 
-    def _parts(
-        self, spec: MemorySpec, shape: ChunkShape, policy: Policy, probes: ProbeSource | None
-    ) -> SessionParts:
+    def assemble(self, options: StreamOptions, probes: ProbeSource | None) -> SessionParts:
+        """All that a session is made of, allocated and warmed up, with an empty memory.
+
+        Raises:
+            SettingsError, BudgetError, BundleError: as of :meth:`session`.
+        """
+        plan = plan_stream(options, self.manifest)
+        policy, spec, shape = plan.policy, plan.spec, plan.shape
         decoder, precision = self.manifest.decoder, self.manifest.precision
         geometry = (self._call, self._memory, decoder, precision)
         store = KVStore(self._memory, decoder, precision, spec)
@@ -214,7 +231,9 @@ class Runtime:
             shape,
             lambda: bounded(source(history.last), shape.both_probe_rows),
         )
-        return SessionParts(
+        parts = SessionParts(
+            manifest=self.manifest,
+            options=options,
             store=store,
             policy=policy,
             runner=runner,
@@ -228,6 +247,8 @@ class Runtime:
             width=decoder.embedding_width,
             bytes_per_row=2 * decoder.row_bytes(precision),
         )
+        self._warm_up(parts)
+        return parts
 
     def _frame_encoder(self, most_frames: int) -> FrameEncoder | None:
         manifest = self.manifest
@@ -266,16 +287,14 @@ class Runtime:
         with self._busy:
             engine.run(inputs, outputs)
 
-    def _prefix_ids(self, system: str | None) -> tuple[int, ...]:
+    def prefix_ids(self, system: str | None) -> tuple[int, ...]:
+        """Token ids before the video; with None, of the default system text.
+
+        Raises:
+            SettingsError: the bundle has no tokenizer, or the text is not valid Unicode.
+        """
         if self.codec is None:
             raise SettingsError(
                 "this bundle has no tokenizer", required="prefix_ids", found="none given"
             )
         return tuple(self.codec.prefix_ids(system))
-
-    def _budget(self, tokens: int | None, nbytes: int | None, most: int) -> int:
-        if tokens is not None and nbytes is not None:
-            raise BudgetError("two budgets", required="tokens or bytes", found="both")
-        if nbytes is not None:
-            return nbytes // self.manifest.decoder.kv_bytes_per_token(self.manifest.precision)
-        return default_budget(most) if tokens is None else tokens

@@ -5,66 +5,44 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import Literal, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from hermes_edge.engines import EmbeddingTable
 from hermes_edge.engines.views import Array, Rows, row_slice
 from hermes_edge.errors import BundleError, QuestionError, SourceError
 from hermes_edge.memory import History
-from hermes_edge.memory.base import LayerRows, Policy
+from hermes_edge.memory.base import LayerRows
 from hermes_edge.runtime.answers import Answer, AnswerRun, AnswerStream
-from hermes_edge.runtime.chunks import ChunkEncoder, ChunkShape, StageTimes
-from hermes_edge.runtime.decoding import DecoderRunner
+from hermes_edge.runtime.chunks import StageTimes
 from hermes_edge.runtime.exclusive import Exclusive
 from hermes_edge.runtime.frames import FrameEncoder, checked_tokens, frame_times
+from hermes_edge.runtime.parts import SessionParts
 from hermes_edge.runtime.report import MemoryReport, report_bands, report_layers
 from hermes_edge.runtime.sampling import SamplingParams
-from hermes_edge.runtime.store import KVStore
-from hermes_edge.runtime.text import TextCodec
+from hermes_edge.runtime.saving import take_moment
+from hermes_edge.snapshots import Saved
+from hermes_edge.snapshots.file import write_snapshot
 
 GREEDY = SamplingParams()
-
-
-@dataclass(slots=True)
-class HistoryCell:
-    """The last question and its answer: written by the session, read when probes are made."""
-
-    last: History | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SessionParts:
-    """What a session is made of; :meth:`Runtime.session` puts it together."""
-
-    store: KVStore
-    policy: Policy
-    runner: DecoderRunner
-    encoder: ChunkEncoder
-    frames: FrameEncoder | None
-    table: EmbeddingTable
-    codec: TextCodec | None
-    shape: ChunkShape
-    history: HistoryCell
-    eos_token_ids: tuple[int, ...]
-    width: int
-    bytes_per_row: int
 
 
 class Session:
     """The memory of one stream. Safe to feed from one thread and ask from another.
 
-    Made by :meth:`Runtime.session`; leaves its slabs to the garbage collector when closed.
+    Made by :meth:`Runtime.session` or :meth:`Runtime.restore`; leaves its slabs to the garbage
+    collector when closed.
     """
 
-    def __init__(self, parts: SessionParts) -> None:
+    def __init__(self, parts: SessionParts, newest_s: float = 0.0) -> None:
         self._parts = parts
         self._use = Exclusive("the session")
-        self._newest_s = 0.0
+        self._newest_s = newest_s
 
     def __enter__(self) -> Session:
         return self
@@ -198,6 +176,32 @@ class Session:
     def timings(self) -> StageTimes:
         """Milliseconds per stage since the session began."""
         return replace(self._parts.encoder.times)
+
+    def save(self, path: str | Path, *, stream: str = "stream") -> Saved:
+        """Write the memory to a file, from which :meth:`Runtime.restore` goes on exactly.
+
+        The stream waits for one short pass of the decoder; the rows are copied out while it goes
+        on. What is at ``path`` is replaced whole, or stays as it was.
+
+        Args:
+            path: the file to be; its folder is there.
+            stream: the name to be found under in a folder of several streams.
+
+        Raises:
+            StorageError: the file cannot be written.
+            SnapshotError: the memory holds numbers that are not finite.
+            SettingsError: the name cannot be a part of a file's.
+            QuestionError: this thread holds a streamed answer, or the session is closed.
+        """
+        began = time.perf_counter()
+        with ExitStack() as writing:
+            with self._use:
+                held = time.perf_counter()
+                moment = take_moment(self._parts, self._newest_s, stream)
+                frozen = writing.enter_context(self._parts.store.freeze())
+                pause_ms = (time.perf_counter() - held) * 1e3
+            nbytes = write_snapshot(Path(path), moment.record, moment.tensors(frozen))
+        return Saved(Path(path), nbytes, pause_ms, (time.perf_counter() - began) * 1e3)
 
     def close(self) -> None:
         """Refuse further calls. Closing twice is fine."""

@@ -1,0 +1,43 @@
+"""What a session is made of; :meth:`Runtime.assemble` puts it together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hermes_edge.engines import EmbeddingTable
+from hermes_edge.manifest import Manifest
+from hermes_edge.memory import History
+from hermes_edge.memory.base import Policy
+from hermes_edge.runtime.chunks import ChunkEncoder, ChunkShape
+from hermes_edge.runtime.decoding import DecoderRunner
+from hermes_edge.runtime.frames import FrameEncoder
+from hermes_edge.runtime.store import KVStore
+from hermes_edge.runtime.text import TextCodec
+from hermes_edge.snapshots import StreamOptions
+
+
+@dataclass(slots=True)
+class HistoryCell:
+    """The last question and its answer: written by the session, read when probes are made."""
+
+    last: History | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionParts:
+    """A stream's memory, and everything that works on it."""
+
+    manifest: Manifest
+    options: StreamOptions
+    store: KVStore
+    policy: Policy
+    runner: DecoderRunner
+    encoder: ChunkEncoder
+    frames: FrameEncoder | None
+    table: EmbeddingTable
+    codec: TextCodec | None
+    shape: ChunkShape
+    history: HistoryCell
+    eos_token_ids: tuple[int, ...]
+    width: int
+    bytes_per_row: int
