@@ -62,6 +62,8 @@ def _record_faults(record: SnapshotRecord, manifest: Manifest, plan: StreamPlan)
     required = geometry_of(manifest)
     if record.geometry != required:
         yield f"a geometry of {record.geometry} instead of {required}"
+    if record.bands != plan.policy.bands:
+        yield f"bands of another policy than {plan.policy.name}"
     if not record.frames_in_chunk < plan.shape.chunk_frames:
         yield f"{record.frames_in_chunk} frames in an open chunk of {plan.shape.chunk_frames}"
     if record.frames_in_chunk > record.frames:

@@ -20,8 +20,10 @@ from hermes_edge.runtime.frames import Waiting
 from hermes_edge.runtime.parts import SessionParts
 from hermes_edge.runtime.probes import ProbeSource
 from hermes_edge.runtime.saving import probe_logits
+from hermes_edge.runtime.scoring import ProbeTokens
 from hermes_edge.runtime.session import Session
-from hermes_edge.snapshots import SnapshotFile, SnapshotRecord, StreamOptions, newest_first
+from hermes_edge.snapshots import SnapshotFile, SnapshotRecord, StreamOptions
+from hermes_edge.snapshots.folder import newest_first, only_stream
 from hermes_edge.snapshots.layout import WAITING_FRAMES, WAITING_TIMES, cache_names, row_names
 
 if TYPE_CHECKING:
@@ -62,7 +64,9 @@ def restore_session(
     Raises:
         SnapshotError, SettingsError, BudgetError: as of :meth:`Runtime.restore`.
     """
-    candidates = newest_first(path, stream) if path.is_dir() else [path]
+    candidates = [path]
+    if path.is_dir():
+        candidates = newest_first(path, stream or only_stream(path))
     refused: list[tuple[Path, SnapshotError]] = []
     for candidate in candidates:
         try:
@@ -79,6 +83,23 @@ def restore_session(
         required="a good one" if stream is None else f"a good one of the stream {stream}",
         found="; ".join(str(error) for _, error in refused) or "none",
     )
+
+
+def verify_file(runtime: Runtime, path: Path) -> float:
+    """Restore a snapshot for its probe alone, and give it up; the probe's deviation.
+
+    Raises:
+        SnapshotError, BudgetError: as of :meth:`Runtime.restore`.
+    """
+    with SnapshotFile(path) as file:
+        own_probes = file.record.options.own_probes
+    # A caller's probes are for the chunks to come, and none come.
+    probes = _no_probes if own_probes else None
+    return _restore_file(runtime, path, probes, {})[2]
+
+
+def _no_probes(_: History | None) -> ProbeTokens:
+    raise RuntimeError("a session that was restored to be verified is fed")
 
 
 def _restore_file(

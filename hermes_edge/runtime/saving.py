@@ -64,7 +64,7 @@ def take_moment(parts: SessionParts, newest_s: float, stream: str) -> Moment:
     if not np.isfinite(logits).all():
         raise SnapshotError(
             "the memory holds numbers that are not finite and is not saved",
-            fix="Look at the frames' encoder; fp32 overflows later than fp16",
+            fix="Look at the frames' encoder; fp16 overflows where fp32 does not",
         )
     return Moment(record, rows, waiting, logits)
 
@@ -87,6 +87,7 @@ def _record(
         bundle=manifest.identity,
         geometry=geometry_of(manifest),
         options=parts.options,
+        bands=parts.policy.bands,
         rows=tuple(map(len, parts.store.rows)),
         frames=times.frames,
         frames_in_chunk=parts.encoder.open_chunk_frames,

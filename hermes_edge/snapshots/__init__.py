@@ -1,7 +1,7 @@
 """Memories on disk: one file each, whole or not there, and a folder that keeps the newest ones."""
 
 from hermes_edge.snapshots.file import SnapshotFile
-from hermes_edge.snapshots.folder import SnapshotFolder, newest_first
+from hermes_edge.snapshots.folder import SnapshotFolder
 from hermes_edge.snapshots.record import Conversation, Geometry, SnapshotRecord, StreamOptions
 from hermes_edge.snapshots.saver import Saved, Saver
 
@@ -14,5 +14,4 @@ __all__ = [
     "SnapshotFolder",
     "SnapshotRecord",
     "StreamOptions",
-    "newest_first",
 ]

@@ -86,41 +86,29 @@ class SnapshotFolder:
         return gone
 
 
-def newest_first(folder: Path, stream: str | None = None) -> list[Path]:
-    """The snapshots of a folder, whole or damaged, the newest first.
-
-    Args:
-        folder: where to look.
-        stream: name of the stream; None where the folder holds one stream alone.
+def newest_first(folder: Path, stream: str | None) -> list[Path]:
+    """Snapshots of a stream, or of all where None is named, whole or damaged, the newest first.
 
     Raises:
         StorageError: the folder cannot be read.
-        SettingsError: no stream is named and there are several.
     """
-    found = _snapshots(folder, stream)
-    names = {name_of(path) for path, _ in found}
-    if stream is None and len(names) > 1:
+    return [path for path, _ in _snapshots(folder, stream)]
+
+
+def only_stream(folder: Path) -> str | None:
+    """The name of the one stream whose snapshots are in a folder; None where there are none.
+
+    Raises:
+        StorageError: the folder cannot be read.
+        SettingsError: there are several.
+    """
+    matches = (_NAME.fullmatch(path.name) for path in newest_first(folder, None))
+    names = sorted({match[1] for match in matches if match})
+    if len(names) > 1:
         raise SettingsError(
-            f"{folder} holds several streams",
-            required="the name of one",
-            found=", ".join(sorted(names)),
+            f"{folder} holds several streams", required="the name of one", found=", ".join(names)
         )
-    return [path for path, _ in found]
-
-
-def streams_in(folder: Path) -> list[str]:
-    """Names of the streams in a folder.
-
-    Raises:
-        StorageError: the folder cannot be read.
-    """
-    return sorted({name_of(path) for path, _ in _snapshots(folder, None)})
-
-
-def name_of(path: Path) -> str:
-    """The stream that a snapshot's file name names."""
-    match = _NAME.fullmatch(path.name)
-    return match[1] if match else path.stem
+    return names[0] if names else None
 
 
 def fault_of(path: Path) -> SnapshotError | None:

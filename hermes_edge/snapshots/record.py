@@ -72,6 +72,7 @@ class SnapshotRecord(_Record):
         stream: name of the stream.
         model_id: of the bundle; for people.
         bundle: identity of the bundle, ``Manifest.identity``.
+        bands: of each layer, as the policy has them.
         rows: committed rows of each layer, prefix included.
         frames: encoded since the stream began; the next frame has this index.
         frames_in_chunk: encoded since the last chunk closed.
@@ -86,6 +87,7 @@ class SnapshotRecord(_Record):
     bundle: Sha256
     geometry: Geometry
     options: StreamOptions
+    bands: tuple[str, ...]
     rows: tuple[Count, ...]
     frames: Count
     frames_in_chunk: Count
