@@ -10,7 +10,8 @@
     ├── SourceError            8    a video or frame that cannot be read
     ├── QuestionError          9    a question that cannot be asked now, or at all
     ├── StorageError          10    a disk that is full or not writable
-    └── DependencyError       11    a package of an optional extra is not installed
+    ├── DependencyError       11    a package of an optional extra is not installed
+    └── SnapshotError         12    a saved memory that is damaged, or of something else
 
 Catch the base class to catch them all::
 
@@ -109,3 +110,9 @@ class DependencyError(HermesEdgeError):
     """A package of an optional extra is needed and not installed."""
 
     exit_code = 11
+
+
+class SnapshotError(HermesEdgeError):
+    """A saved memory is missing, damaged, of another bundle, or not what it says."""
+
+    exit_code = 12

@@ -126,6 +126,12 @@ class Manifest(_Record):
         """Of the decoder's matrices."""
         return self.graphs["decoder"].quantization
 
+    @property
+    def identity(self) -> str:
+        """Hex sha256 over all files' hashes: the same for copies, another for any other weights."""
+        lines = sorted(f"{record.sha256} {record.path}\n" for record in self.files)
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
     def to_json(self) -> str:
         """Indented JSON, keys in the order of the fields."""
         return self.model_dump_json(indent=1) + "\n"

@@ -10,7 +10,7 @@ import typer
 
 from hermes_edge import __version__
 from hermes_edge.bench.command import bench
-from hermes_edge.cli import build, demo, doctor, export, inspect, plan, run, verify
+from hermes_edge.cli import build, demo, doctor, export, inspect, plan, run, snapshot, verify
 from hermes_edge.cli.group import VerbGroup
 from hermes_edge.recall.command import recall
 
@@ -51,6 +51,7 @@ for verb in (
     doctor.doctor,
 ):
     app.command()(verb)
+app.add_typer(snapshot.app, name="snapshot")
 
 
 def run_app() -> None:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 # Control characters but tab and newline: an answer must not steer the terminal.
 _CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
@@ -48,7 +48,8 @@ def without_controls(text: str) -> str:
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a title and a table below it."""
-    drawn = Table(*columns, box=None)
+    # Folded, because a name with an ellipsis in it can be typed by nobody.
+    drawn = Table(*(Column(name, overflow="fold") for name in columns), box=None)
     for row in rows:
         drawn.add_row(*row)
     stdout().print(f"\n{title}", style="bold")

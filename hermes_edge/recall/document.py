@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from hermes_edge.bench.figures import MachineFigures
 from hermes_edge.errors import SettingsError
 from hermes_edge.recall.records import Asked, CellKey, Result
-from hermes_edge.recall.storage import write_whole
+from hermes_edge.storage import write_whole
 
 SCHEMA_VERSION = 1
 

@@ -19,8 +19,8 @@ import numpy.typing as npt
 from hermes_edge.errors import DependencyError, SettingsError
 from hermes_edge.recall.records import Result
 from hermes_edge.recall.statistics import Accuracy, accuracy
-from hermes_edge.recall.storage import write_whole
 from hermes_edge.recall.tables import AGE_BINS, age_chooser, chosen, of_length, paper_budget
+from hermes_edge.storage import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -160,3 +160,20 @@ class AnswerStream:
         if self._answer is None:
             raise QuestionError("the answer is not complete", fix="Iterate to the end first")
         return self._answer
+
+
+def question_ids(question: str | Sequence[int], codec: TextCodec | None) -> list[int]:
+    """Token ids of everything behind the video.
+
+    Raises:
+        QuestionError: it is empty, not text, or text where there is no tokenizer.
+    """
+    if not isinstance(question, str):
+        ids = [*question]
+    elif codec is None:
+        raise QuestionError("this bundle has no tokenizer", required="token ids", found="text")
+    else:
+        ids = codec.question_ids(question)
+    if not ids:
+        raise QuestionError("the question is empty", fix="Ask something")
+    return ids

@@ -113,6 +113,10 @@ class ChunkEncoder:
         """Frames until the chunk closes."""
         return self._shape.chunk_frames - self._frames_in_chunk
 
+    def resume(self, frames_in_chunk: int, times: StageTimes) -> None:
+        """Go on where a saved stream was."""
+        self._frames_in_chunk, self.times = frames_in_chunk, times
+
     def warm_up(self, largest: LargestCalls) -> None:
         """The largest calls once: what does not fit fails now, and nothing grows later."""
         # The backend's arena has settled only when every engine has run on what the others left.

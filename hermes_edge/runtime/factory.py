@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from hermes_edge.contract import GraphName
 from hermes_edge.engines import Bundle, Engine, View
 from hermes_edge.engines.backends import Backend
-from hermes_edge.memory.base import Policy
-from hermes_edge.runtime.chunks import ChunkEncoder, ChunkShape, LargestCalls
+from hermes_edge.runtime.admission import Admission
+from hermes_edge.runtime.chunks import ChunkEncoder, LargestCalls
 from hermes_edge.runtime.compaction import Compactor
 from hermes_edge.runtime.decoding import DecoderLimits, DecoderRunner
 from hermes_edge.runtime.exclusive import Exclusive
 from hermes_edge.runtime.frames import FrameEncoder
+from hermes_edge.runtime.options import StreamPlan
 from hermes_edge.runtime.parts import HistoryCell, SessionParts
 from hermes_edge.runtime.probes import ProbeSource, bounded, guidance_source
 from hermes_edge.runtime.scoring import Scorer
 from hermes_edge.runtime.store import KVStore
 from hermes_edge.runtime.text import TextCodec
 from hermes_edge.runtime.turns import Claim, Turns
+from hermes_edge.snapshots import StreamOptions
 from hermes_edge.spec import MemorySpec
 
 
 class SessionFactory:
     """The engines, which all sessions share, and what each session has of its own."""
 
-    def __init__(self, bundle: Bundle, backend: Backend, codec: TextCodec | None) -> None:
+    def __init__(
+        self, bundle: Bundle, backend: Backend, codec: TextCodec | None, admission: Admission
+    ) -> None:
         """Raises BundleError or EngineError for an engine that cannot be used."""
         self._bundle, self._backend, self.codec = bundle, backend, codec
+        self._admission = admission
         self.manifest = bundle.manifest
         self.turns = Turns()
         self.device = backend.device
@@ -40,7 +46,7 @@ class SessionFactory:
                 self._engine(name)
 
     def parts(
-        self, spec: MemorySpec, shape: ChunkShape, policy: Policy, probes: ProbeSource | None
+        self, name: str, options: StreamOptions, plan: StreamPlan, probes: ProbeSource | None
     ) -> SessionParts:
         """Everything of a new session, allocated, its largest calls made once.
 
@@ -48,11 +54,12 @@ class SessionFactory:
             BudgetError, EngineError: the device cannot hold it.
             BundleError: the policy needs a graph that the bundle does not have.
         """
+        policy, spec, shape = plan.policy, plan.spec, plan.shape
         decoder, precision = self.manifest.decoder, self.manifest.precision
         claim, use = Claim(), Exclusive("the session")
         call = partial(self._call, claim)
         geometry = (call, self.device, decoder, precision)
-        store = KVStore(self.device, decoder, precision, spec)
+        store, release = self._store(name, spec)
         rows = min(shape.slice_rows, spec.capacity_rows)
         limits = DecoderLimits(
             new_rows=max(rows, spec.reserve_rows), probe_rows=shape.both_probe_rows
@@ -79,6 +86,9 @@ class SessionFactory:
             use.let_urgent_in,
         )
         parts = SessionParts(
+            manifest=self.manifest,
+            options=options,
+            release=release,
             use=use,
             turns=self.turns,
             claim=claim,
@@ -112,6 +122,19 @@ class SessionFactory:
             output,
             most_frames,
         )
+
+    def _store(self, name: str, spec: MemorySpec) -> tuple[KVStore, Callable[[], object]]:
+        """Slabs, and what counts them out; they are counted out, too, when they are no more."""
+        decoder, precision = self.manifest.decoder, self.manifest.precision
+        key = self._admission.admit(
+            name, spec.slab_bytes(decoder, precision), spec.spare_bytes(decoder, precision)
+        )
+        try:
+            store = KVStore(self.device, decoder, precision, spec)
+        except BaseException:
+            self._admission.release(key)
+            raise
+        return store, weakref.finalize(store, self._admission.release, key)
 
     def _warm_up(self, parts: SessionParts) -> None:
         """Claim the workspace, which the engines share, once for sessions of one shape."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +15,17 @@ from hermes_edge.errors import SourceError
 from hermes_edge.runtime.decoding import EngineCall
 from hermes_edge.runtime.resize import FrameResizer
 from hermes_edge.spec import PRECISION_DTYPE, Precision, VisionSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Frames that were fed and not encoded yet, resized: uint8 [F, side, side, 3], seconds [F]."""
+
+    frames: npt.NDArray[np.uint8]
+    times: npt.NDArray[np.float64]
+
+
+NO_FRAMES = Waiting(np.empty((0, 0, 0, 3), dtype=np.uint8), np.empty(0, dtype=np.float64))
 
 
 class FrameEncoder:
@@ -52,6 +65,16 @@ class FrameEncoder:
         """
         self._frames[len(self._times)] = self._resizer.resize(frame)
         self._times.append(at)
+
+    def waiting_frames(self) -> Waiting:
+        """A copy of the frames that wait."""
+        times = np.array(self._times, dtype=np.float64)
+        return Waiting(self._frames[: self.waiting].copy(), times)
+
+    def load(self, waiting: Waiting) -> None:
+        """Take back what :meth:`waiting_frames` gave."""
+        self._frames[: len(waiting.frames)] = waiting.frames
+        self._times = waiting.times.tolist()
 
     def warm_up(self) -> None:
         """The largest call once, so that all workspace is claimed now."""
@@ -116,3 +139,17 @@ def frame_times(at: float | Sequence[float], count: int) -> list[float]:
     if times.shape != (count,):
         raise SourceError("wrong number of times", required=count, found=times.size)
     return [float(time) for time in times]
+
+
+def check_times(times: Sequence[float], newest_s: float) -> None:
+    """Refuse times that do not go on from ``newest_s``.
+
+    Raises:
+        SourceError: one runs backwards, or is not finite.
+    """
+    for at in times:
+        if not math.isfinite(at) or at < newest_s:
+            raise SourceError(
+                "time runs backwards", required=f"at >= {newest_s:g} s", found=f"{at:g} s"
+            )
+        newest_s = at

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hermes_edge.engines import Bundle
 from hermes_edge.engines.trt.profiles import Limits
 from hermes_edge.errors import BudgetError, SettingsError
-from hermes_edge.manifest import TOKENIZER_NAME
+from hermes_edge.manifest import TOKENIZER_NAME, Manifest
 from hermes_edge.runtime.chunks import ChunkShape, slice_rows_for
 from hermes_edge.runtime.probes import most_probe_rows
 from hermes_edge.runtime.text import TextCodec
@@ -37,6 +37,19 @@ def most_budget(decoder: DecoderSpec, prefix_rows: int, chunk_rows: int, reserve
 def default_budget(most: int) -> int:
     """What a layer keeps where no budget is given."""
     return min(_DEFAULT_BUDGET_TOKENS, most)
+
+
+def budget_rows(manifest: Manifest, tokens: int | None, nbytes: int | None, most: int) -> int:
+    """What a layer keeps, from a budget in tokens or in bytes, or without one.
+
+    Raises:
+        BudgetError: both are given.
+    """
+    if tokens is not None and nbytes is not None:
+        raise BudgetError("two budgets", required="tokens or bytes", found="both")
+    if nbytes is not None:
+        return nbytes // manifest.decoder.kv_bytes_per_token(manifest.precision)
+    return default_budget(most) if tokens is None else tokens
 
 
 def check_budget(budget: int, chunk_rows: int, most: int) -> None:

@@ -1,10 +1,12 @@
-"""What a session is made of."""
+"""What a session is made of; :meth:`SessionFactory.parts` puts it together."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from hermes_edge.engines import EmbeddingTable
+from hermes_edge.manifest import Manifest
 from hermes_edge.memory import History
 from hermes_edge.memory.base import Policy
 from hermes_edge.runtime.chunks import ChunkEncoder, ChunkShape
@@ -14,6 +16,7 @@ from hermes_edge.runtime.frames import FrameEncoder
 from hermes_edge.runtime.store import KVStore
 from hermes_edge.runtime.text import TextCodec
 from hermes_edge.runtime.turns import Claim, Turns
+from hermes_edge.snapshots import StreamOptions
 
 
 @dataclass(slots=True)
@@ -25,8 +28,14 @@ class HistoryCell:
 
 @dataclass(frozen=True, slots=True)
 class SessionParts:
-    """What a session is made of; :meth:`Runtime.session` puts it together."""
+    """A stream's memory, and everything that works on it.
 
+    ``release`` counts its slabs out of what the device's streams hold; more than once is fine.
+    """
+
+    manifest: Manifest
+    options: StreamOptions
+    release: Callable[[], object]
     use: Exclusive
     turns: Turns
     claim: Claim

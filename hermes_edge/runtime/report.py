@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hermes_edge.memory.base import PREFIX_FRAME, SUMMARY_FRAME, LayerRows
+from hermes_edge.runtime.parts import SessionParts
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,4 +114,22 @@ def report_bands(layers: Sequence[LayerReport]) -> tuple[BandReport, ...]:
             bytes=sum(layer.bytes for layer in group),
         )
         for name, group in members.items()
+    )
+
+
+def report_memory(parts: SessionParts, newest_s: float) -> MemoryReport:
+    """The whole memory of a session, held by the caller."""
+    layers = report_layers(parts.store.rows, parts.policy.bands, newest_s, parts.bytes_per_row)
+    waiting = parts.frames.waiting if parts.frames is not None else 0
+    return MemoryReport(
+        policy=parts.policy.name,
+        layers=layers,
+        bands=report_bands(layers),
+        budget_rows=parts.store.spec.budget_rows,
+        open_chunk_rows=parts.encoder.open_chunk_frames * parts.shape.tokens_per_frame,
+        capacity_rows=parts.store.spec.capacity_rows,
+        slab_bytes=parts.store.slab_bytes,
+        spare_bytes=parts.store.spare_bytes,
+        frames_seen=parts.encoder.times.frames + waiting,
+        newest_s=newest_s,
     )

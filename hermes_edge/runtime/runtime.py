@@ -3,36 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from hermes_edge.engines import Bundle
 from hermes_edge.engines.backends import Backend, open_backend
 from hermes_edge.engines.views import Array
-from hermes_edge.errors import BudgetError, BundleError, SettingsError
+from hermes_edge.errors import BundleError, SettingsError
 from hermes_edge.manifest import TOKENIZER_NAME, Manifest
-from hermes_edge.memory import make_policy
 from hermes_edge.memory.base import Scoring
 from hermes_edge.memory.hermes import Reindexing, Smoothing
 from hermes_edge.runtime.admission import Admission
-from hermes_edge.runtime.chunks import ChunkShape, slice_rows_for
 from hermes_edge.runtime.factory import SessionFactory
 from hermes_edge.runtime.limits import (
     DEFAULT_WORKSPACE_BYTES,
+    budget_rows,
     check_budget,
     check_counts,
-    default_budget,
     most_budget,
 )
-from hermes_edge.runtime.probes import (
-    ProbeSource,
-    most_probe_rows,
-)
+from hermes_edge.runtime.options import plan_stream
+from hermes_edge.runtime.parts import SessionParts
+from hermes_edge.runtime.probes import ProbeSource
 from hermes_edge.runtime.resize import UInt8Array
+from hermes_edge.runtime.restoring import restore_session
 from hermes_edge.runtime.session import Session
 from hermes_edge.runtime.text import TextCodec
 from hermes_edge.runtime.turns import Claim
-from hermes_edge.spec import MemorySpec
+from hermes_edge.snapshots import StreamOptions
 
 DEFAULT_RESERVE_TOKENS = 512
 
@@ -53,8 +50,8 @@ class Runtime:
         self.bundle = bundle
         has_text = (bundle.path / TOKENIZER_NAME).exists()
         self.codec = TextCodec.open(bundle.path, self.manifest.video_token) if has_text else None
-        self._admission = Admission(backend.device, memory_bytes)
-        self._factory = SessionFactory(bundle, backend, self.codec)
+        admission = Admission(backend.device, memory_bytes)
+        self._factory = SessionFactory(bundle, backend, self.codec, admission)
 
     @classmethod
     def load(
@@ -92,6 +89,11 @@ class Runtime:
     def manifest(self) -> Manifest:
         """What the bundle says of itself."""
         return self.bundle.manifest
+
+    @property
+    def call_in_flight_s(self) -> float:
+        """Seconds that the present engine call has taken so far; 0 where there is none."""
+        return self._factory.turns.in_flight_s
 
     def session(
         self,
@@ -135,44 +137,52 @@ class Runtime:
             BundleError: the policy needs a graph that the bundle does not have.
         """
         check_counts(chunk_frames, reserve_tokens)
-        manifest, decoder = self.manifest, self.manifest.decoder
-        prefix = tuple(prefix_ids) if prefix_ids is not None else self._prefix_ids(system)
+        manifest = self.manifest
+        prefix = self.prefix_ids(system) if prefix_ids is None else tuple(map(int, prefix_ids))
         # A memory without eviction has nothing to do at the end of a chunk: fill it to the frame.
         chunk = 1 if policy == "full" else chunk_frames or manifest.chunk_frames
         chunk_rows = chunk * manifest.tokens_per_frame
-        most = most_budget(decoder, len(prefix), chunk_rows, reserve_tokens)
-        budget = self._budget(budget_tokens, budget_bytes, most)
+        most = most_budget(manifest.decoder, len(prefix), chunk_rows, reserve_tokens)
+        budget = budget_rows(manifest, budget_tokens, budget_bytes, most)
         check_budget(budget, chunk_rows, most)
-        kept = make_policy(
-            policy,
-            layers=decoder.layers,
-            budget_rows=budget,
-            max_positions=decoder.max_positions,
-            reserve_rows=reserve_tokens,
+        options = StreamOptions(
+            policy=policy,
             scoring=scoring,
             reindexing=reindexing,
             smoothing=smoothing,
-        )
-        spec = MemorySpec(len(prefix), budget, chunk_rows, reserve_tokens)
-        one_probe_rows, both_probe_rows = most_probe_rows(reserve_tokens, given=probes is not None)
-        shape = ChunkShape(
-            tokens_per_frame=manifest.tokens_per_frame,
+            budget_tokens=budget,
             chunk_frames=chunk,
-            slice_rows=slice_rows_for(workspace_bytes, decoder.query_heads, spec.capacity_rows),
-            one_probe_rows=one_probe_rows,
-            both_probe_rows=both_probe_rows,
+            reserve_tokens=reserve_tokens,
+            workspace_bytes=workspace_bytes,
+            prefix_ids=prefix,
+            own_probes=probes is not None,
         )
-        precision = manifest.precision
-        key = self._admission.admit(
-            name, spec.slab_bytes(decoder, precision), spec.spare_bytes(decoder, precision)
-        )
-        try:
-            parts = self._factory.parts(spec, shape, kept, probes)
-            parts.encoder.encode_prefix(prefix)
-        except BaseException:
-            self._admission.release(key)
-            raise
-        return Session(parts, partial(self._admission.release, key))
+        parts = self.assemble(name, options, probes)
+        parts.encoder.encode_prefix(prefix)
+        return Session(parts)
+
+    def restore(
+        self,
+        path: str | Path,
+        *,
+        stream: str | None = None,
+        probes: ProbeSource | None = None,
+        **wanted: object,
+    ) -> Session:
+        """The session that was saved, which goes on exactly where it was.
+
+        Args:
+            path: a snapshot, or a folder: the newest good one; the log says why no newer one.
+            stream: name of the stream, where the folder holds several.
+            probes: the argument ``probes`` of the session, where it had one.
+            wanted: settings as of :meth:`session` that the snapshot must have been made with.
+
+        Raises:
+            SnapshotError: none is whole, of this bundle, and computes what it did when saved.
+            SettingsError: the snapshot was made with other settings than those wanted.
+            BudgetError: its memory cannot be allocated here.
+        """
+        return restore_session(self, Path(path), stream, probes, wanted).session
 
     def encode(self, frames: Sequence[UInt8Array]) -> Array:
         """Visual tokens [F*N, E] of frames, for :meth:`Session.feed_tokens` of several sessions.
@@ -189,16 +199,24 @@ class Runtime:
             raise BundleError("this bundle has no vision graph", fix="Export a model that sees")
         return encoder.encode_all(frames)
 
-    def _prefix_ids(self, system: str | None) -> tuple[int, ...]:
+    def assemble(
+        self, name: str, options: StreamOptions, probes: ProbeSource | None
+    ) -> SessionParts:
+        """All that a session is made of, allocated and warmed up, with an empty memory.
+
+        Raises:
+            SettingsError, BudgetError, BundleError: as of :meth:`session`.
+        """
+        return self._factory.parts(name, options, plan_stream(options, self.manifest), probes)
+
+    def prefix_ids(self, system: str | None) -> tuple[int, ...]:
+        """Token ids before the video; with None, of the default system text.
+
+        Raises:
+            SettingsError: the bundle has no tokenizer, or the text is not valid Unicode.
+        """
         if self.codec is None:
             raise SettingsError(
                 "this bundle has no tokenizer", required="prefix_ids", found="none given"
             )
         return tuple(self.codec.prefix_ids(system))
-
-    def _budget(self, tokens: int | None, nbytes: int | None, most: int) -> int:
-        if tokens is not None and nbytes is not None:
-            raise BudgetError("two budgets", required="tokens or bytes", found="both")
-        if nbytes is not None:
-            return nbytes // self.manifest.decoder.kv_bytes_per_token(self.manifest.precision)
-        return default_budget(most) if tokens is None else tokens

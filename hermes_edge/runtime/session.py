@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-import weakref
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import Literal, overload
 
@@ -14,15 +15,18 @@ import numpy as np
 import numpy.typing as npt
 
 from hermes_edge.engines.views import Array, Rows, row_slice
-from hermes_edge.errors import BundleError, QuestionError, SourceError
+from hermes_edge.errors import BundleError, QuestionError
 from hermes_edge.memory import History
 from hermes_edge.memory.base import LayerRows
-from hermes_edge.runtime.answers import Answer, AnswerRun, AnswerStream
+from hermes_edge.runtime.answers import Answer, AnswerRun, AnswerStream, question_ids
 from hermes_edge.runtime.chunks import StageTimes
-from hermes_edge.runtime.frames import FrameEncoder, checked_tokens, frame_times
+from hermes_edge.runtime.frames import FrameEncoder, check_times, checked_tokens, frame_times
 from hermes_edge.runtime.parts import SessionParts
-from hermes_edge.runtime.report import MemoryReport, report_bands, report_layers
+from hermes_edge.runtime.report import MemoryReport, report_memory
 from hermes_edge.runtime.sampling import SamplingParams
+from hermes_edge.runtime.saving import take_moment
+from hermes_edge.snapshots import Saved
+from hermes_edge.snapshots.file import write_snapshot
 
 GREEDY = SamplingParams()
 
@@ -33,15 +37,14 @@ class Session:
     A question goes before frames, of this session and of others: it waits for the engine call in
     flight, and where its own session is scoring and compacting, for the end of that.
 
-    Made by :meth:`Runtime.session`; leaves its slabs to the garbage collector when closed.
+    Made by :meth:`Runtime.session` or :meth:`Runtime.restore`; leaves its slabs to the garbage
+    collector when closed.
     """
 
-    def __init__(self, parts: SessionParts, release: Callable[[], object] = lambda: None) -> None:
-        """``release`` is called once: when the session is closed, or no longer reachable."""
+    def __init__(self, parts: SessionParts, newest_s: float = 0.0) -> None:
         self._parts = parts
-        self._release = weakref.finalize(self, release)
         self._use = parts.use
-        self._newest_s = 0.0
+        self._newest_s = newest_s
 
     def __enter__(self) -> Session:
         return self
@@ -72,7 +75,7 @@ class Session:
         """
         with self._use:
             frames = self._frames()
-            self._check_time([at])
+            check_times([at], self._newest_s)
             frames.add(frame, at)
             self._wait_since(captured_s)
             if frames.waiting >= min(
@@ -97,10 +100,21 @@ class Session:
             tokens = checked_tokens(visual_tokens, shape)
             count = len(tokens) // self._parts.shape.tokens_per_frame
             times = frame_times(at, count)
-            self._check_time(times)
+            check_times(times, self._newest_s)
             self._encode_waiting()
             self._wait_since(None)
             self._append(tokens, times)
+
+    @property
+    def waiting_since_s(self) -> float | None:
+        """``time.monotonic()`` at the capture of the oldest frame that is not encoded; or None."""
+        since_s = self._parts.claim.oldest_s
+        return None if math.isinf(since_s) else since_s
+
+    def catch_up(self) -> None:
+        """Encode waiting frames now, though more would have fitted into the pass."""
+        with self._use:
+            self._encode_waiting()
 
     def flush(self) -> None:
         """Encode waiting frames and close the open chunk, so that the budget holds now."""
@@ -156,22 +170,7 @@ class Session:
     def memory(self) -> MemoryReport:
         """What is remembered now, by layer and band."""
         with self._use.urgent():
-            parts = self._parts
-            layers = report_layers(
-                parts.store.rows, parts.policy.bands, self._newest_s, parts.bytes_per_row
-            )
-            return MemoryReport(
-                policy=parts.policy.name,
-                layers=layers,
-                bands=report_bands(layers),
-                budget_rows=parts.store.spec.budget_rows,
-                open_chunk_rows=parts.encoder.open_chunk_frames * parts.shape.tokens_per_frame,
-                capacity_rows=parts.store.spec.capacity_rows,
-                slab_bytes=parts.store.slab_bytes,
-                spare_bytes=parts.store.spare_bytes,
-                frames_seen=parts.encoder.times.frames + self._waiting(),
-                newest_s=self._newest_s,
-            )
+            return report_memory(self._parts, self._newest_s)
 
     def rows(self) -> tuple[LayerRows, ...]:
         """Position, frame, time and weight of every committed row, layer by layer."""
@@ -182,10 +181,36 @@ class Session:
         """Milliseconds per stage since the session began."""
         return replace(self._parts.encoder.times)
 
+    def save(self, path: str | Path, *, stream: str = "stream") -> Saved:
+        """Write the memory to a file, from which :meth:`Runtime.restore` goes on exactly.
+
+        The stream waits for one short pass of the decoder; the rows are copied out while it goes
+        on. What is at ``path`` is replaced whole, or stays as it was.
+
+        Args:
+            path: the file to be; its folder is there.
+            stream: the name to be found under in a folder of several streams.
+
+        Raises:
+            StorageError: the file cannot be written.
+            SnapshotError: the memory holds numbers that are not finite.
+            SettingsError: the name cannot be a part of a file's.
+            QuestionError: this thread holds a streamed answer, or the session is closed.
+        """
+        began = time.perf_counter()
+        with ExitStack() as writing:
+            with self._use:
+                held = time.perf_counter()
+                moment = take_moment(self._parts, self._newest_s, stream)
+                frozen = writing.enter_context(self._parts.store.freeze())
+                pause_ms = (time.perf_counter() - held) * 1e3
+            nbytes = write_snapshot(Path(path), moment.record, moment.tensors(frozen))
+        return Saved(Path(path), nbytes, pause_ms, (time.perf_counter() - began) * 1e3)
+
     def close(self) -> None:
         """Refuse further calls. Closing twice is fine."""
         self._use.close()
-        self._release()
+        self._parts.release()
 
     def _answer(
         self, question: str | Sequence[int], params: SamplingParams
@@ -212,16 +237,7 @@ class Session:
 
     def _begin_answer(self, question: str | Sequence[int]) -> tuple[AnswerRun, list[int], float]:
         parts = self._parts
-        if isinstance(question, str):
-            if parts.codec is None:
-                raise QuestionError(
-                    "this bundle has no tokenizer", required="token ids", found="text"
-                )
-            ids = parts.codec.question_ids(question)
-        else:
-            ids = [*question]
-        if not ids:
-            raise QuestionError("the question is empty", fix="Ask something")
+        ids = question_ids(question, parts.codec)
         if parts.encoder.times.frames + self._waiting() == 0:
             raise QuestionError(
                 "nothing has been seen yet", fix="Feed at least one frame before asking"
@@ -274,12 +290,3 @@ class Session:
     def _wait_since(self, captured_s: float | None) -> None:
         since_s = time.monotonic() if captured_s is None else captured_s
         self._parts.claim.oldest_s = min(self._parts.claim.oldest_s, since_s)
-
-    def _check_time(self, times: Sequence[float]) -> None:
-        previous = self._newest_s
-        for at in times:
-            if not math.isfinite(at) or at < previous:
-                raise SourceError(
-                    "time runs backwards", required=f"at >= {previous:g} s", found=f"{at:g} s"
-                )
-            previous = at

@@ -3,18 +3,22 @@
 Slab of a layer: keys and values [capacity, Hkv, D], row = token. The first S rows are committed and
 described by a :class:`LayerRows`; rows behind them are scratch: a probe, a question and its answer
 live there and are forgotten by not being committed. So a rollback costs nothing and cannot leave
-a trace: committed rows are only ever written by :meth:`KVStore.adopt_spare`.
+a trace: committed rows are only ever written by :meth:`KVStore.adopt_spare`. Whoever reads a
+moment's rows while the stream goes on is told before that, see :class:`FrozenRows`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
 from hermes_edge.contract import past_key, past_value, present_key, present_value
 from hermes_edge.engines import Device, View
+from hermes_edge.engines.views import Array
 from hermes_edge.memory.base import PREFIX_FRAME, Float64Array, Int64Array, LayerRows
+from hermes_edge.runtime.frozen import FrozenRows
 from hermes_edge.spec import PRECISION_DTYPE, DecoderSpec, MemorySpec, Precision
 
 
@@ -33,6 +37,8 @@ class KVStore:
         self.spare_values = device.allocate(shape, dtype)
         self.rows: list[LayerRows] = [_no_rows() for _ in range(decoder.layers)]
         self.scratch_rows = 0
+        self._device = device
+        self._frozen: list[FrozenRows] = []
 
     @property
     def slab_bytes(self) -> int:
@@ -109,9 +115,34 @@ class KVStore:
 
     def adopt_spare(self, layer: int, rows: LayerRows) -> None:
         """Swap a layer's slabs with the spare pair, which now holds ``rows``."""
+        # A copy: a save may end in another thread at any time.
+        for frozen in tuple(self._frozen):
+            frozen.rescue(layer)
         self._keys[layer], self.spare_keys = self.spare_keys, self._keys[layer]
         self._values[layer], self.spare_values = self.spare_values, self._values[layer]
         self.rows[layer] = rows
+
+    @contextmanager
+    def freeze(self) -> Iterator[FrozenRows]:
+        """The committed rows as they are now, to be copied while the stream goes on."""
+        frozen = FrozenRows(self._device, [self.committed(n) for n in range(len(self.rows))])
+        self._frozen.append(frozen)
+        try:
+            yield frozen
+        finally:
+            self._frozen.remove(frozen)
+
+    def load(self, layer: int, rows: LayerRows, keys: Array, values: Array) -> None:
+        """Fill an empty layer with rows that were saved.
+
+        Args:
+            layer: its index.
+            rows: one record per row.
+            keys, values: [S, Hkv, D] in the slab's dtype.
+        """
+        self.rows[layer] = rows
+        for saved, view in zip((keys, values), self.committed(layer), strict=True):
+            self._device.upload(saved, view)
 
 
 def visual_rows(rows: Sequence[LayerRows]) -> list[int]:

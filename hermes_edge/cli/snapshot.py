@@ -1,0 +1,189 @@
+"""``hermes-edge snapshot``: saved memories listed, shown, verified and thinned out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hermes_edge.cli.output import clock, print_json, size, stdout, table, warn, without_controls
+from hermes_edge.errors import SnapshotError
+from hermes_edge.snapshots import SnapshotFile, SnapshotFolder, SnapshotRecord
+from hermes_edge.snapshots.folder import fault_of, newest_first, only_stream
+from hermes_edge.snapshots.layout import ITEM_BYTES, row_names
+
+app = typer.Typer(no_args_is_help=True, help="Saved memories: what is there, and is it good?")
+
+Folder = Annotated[Path, typer.Argument(help="Folder of snapshots.")]
+Stream = Annotated[str | None, typer.Option(help="Name of the stream, where there are several.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+@app.command("list")
+def list_(folder: Folder, stream: Stream = None, as_json: Json = False) -> None:
+    """List the snapshots of FOLDER, the newest first; every byte of them is read."""
+    paths = newest_first(folder, stream)
+    entries = [_entry(path) for path in paths]
+    if as_json:
+        print_json({"snapshots": entries})
+        return
+    table(
+        f"snapshots in {folder}",
+        ("file", "stream", "saved", "video", "rows", "size", "state"),
+        [
+            (
+                str(entry["file"]),
+                str(entry.get("stream", "")),
+                str(entry.get("saved_at", "")),
+                clock(float(str(entry["newest_s"]))) if "newest_s" in entry else "",
+                f"{entry['rows']:,}" if "rows" in entry else "",
+                size(path.stat().st_size),
+                "good" if entry["good"] else "bad",
+            )
+            for path, entry in zip(paths, entries, strict=True)
+        ],
+    )
+    for entry in entries:
+        if not entry["good"]:
+            warn(str(entry["fault"]))
+
+
+@app.command()
+def show(file: Annotated[Path, typer.Argument(help="A snapshot.")], as_json: Json = False) -> None:
+    """Show what FILE remembers: its settings, its bands and its conversation."""
+    from hermes_edge.memory.base import LayerRows
+    from hermes_edge.runtime.report import report_bands, report_layers
+
+    with SnapshotFile(file) as opened:
+        record, nbytes = opened.record, opened.nbytes
+        layers = range(record.geometry.layers)
+        rows = [LayerRows(*(opened.array(name) for name in row_names(n))) for n in layers]
+        opened.check()
+    geometry = record.geometry
+    row_bytes = 2 * geometry.kv_heads * geometry.head_size * ITEM_BYTES[geometry.dtype]
+    bands = report_bands(report_layers(rows, record.bands, record.newest_s, row_bytes))
+    if as_json:
+        document = json.loads(record.model_dump_json())
+        document["bands"] = [asdict(band) for band in bands]
+        print_json({"file": str(file), "bytes": nbytes, **document})
+        return
+    _print_facts(file, record, nbytes)
+    table(
+        "bands",
+        ("band", "layers", "rows", "oldest", "median age", "size"),
+        [
+            (
+                band.band,
+                str(band.layers),
+                f"{band.rows:,}",
+                f"{band.oldest_age_s:.1f} s",
+                f"{band.median_age_s:.1f} s",
+                size(band.bytes),
+            )
+            for band in bands
+        ],
+    )
+
+
+@app.command()
+def verify(
+    path: Annotated[Path, typer.Argument(help="A snapshot, or a folder of them.")],
+    bundle: Annotated[
+        Path | None, typer.Option(help="Restore with this bundle too, and compare the probe.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    threads: Annotated[int, typer.Option(help="0 is one per core.", min=0)] = 0,
+) -> None:
+    """Read every byte of PATH; with a bundle, restore it and compare its probe. Says which fail."""
+    paths = newest_first(path, None) if path.is_dir() else [path]
+    if not paths:
+        raise SnapshotError(f"{path} holds no snapshot")
+    if bundle is None:
+        faults = {found: fault_of(found) for found in paths}
+    else:
+        faults = _restore_all(paths, bundle, device, threads)
+    bad = 0
+    for found, fault in faults.items():
+        bad += fault is not None
+        stdout().print(f"{found.name}: {'good' if fault is None else fault}")
+    if bad:
+        raise SnapshotError(f"{bad} of {len(faults)} snapshots cannot be restored")
+
+
+@app.command()
+def prune(
+    folder: Folder,
+    keep: Annotated[int, typer.Option(min=1, help="Good snapshots that stay.")],
+    stream: Stream = None,
+) -> None:
+    """Delete what is older than the newest good snapshots of a stream; the last good one stays."""
+    name = stream or only_stream(folder)
+    gone = SnapshotFolder(folder, name).prune(keep) if name is not None else []
+    for path in gone:
+        stdout().print(f"deleted {path.name}")
+    stdout().print(f"{len(gone)} deleted")
+
+
+def _entry(path: Path) -> dict[str, object]:
+    """What is known of a file; of a damaged one as much as its header tells."""
+    entry: dict[str, object] = {"file": path.name, "bytes": path.stat().st_size}
+    try:
+        with SnapshotFile(path) as file:
+            record = file.record
+            entry |= {
+                "stream": record.stream,
+                "saved_at": record.saved_at.isoformat(timespec="milliseconds"),
+                "newest_s": record.newest_s,
+                "frames": record.frames + record.waiting_frames,
+                "rows": max(record.rows),
+            }
+            file.check()
+    except SnapshotError as error:
+        return {**entry, "good": False, "fault": str(error)}
+    return {**entry, "good": True}
+
+
+def _restore_all(
+    paths: list[Path], bundle: Path, device: str, threads: int
+) -> dict[Path, SnapshotError | None]:
+    from hermes_edge.runtime import Runtime
+    from hermes_edge.runtime.restoring import verify_file
+
+    runtime = Runtime.load(bundle, device=device, threads=threads)
+
+    def fault(path: Path) -> SnapshotError | None:
+        try:
+            verify_file(runtime, path)
+        except SnapshotError as error:
+            return error
+        return None
+
+    return {path: fault(path) for path in paths}
+
+
+def _print_facts(file: Path, record: SnapshotRecord, nbytes: int) -> None:
+    options = record.options
+    own = [
+        f"{name} {value}"
+        for name, value in (("scoring", options.scoring), ("reindexing", options.reindexing))
+        if value is not None
+    ]
+    facts = {
+        "snapshot": f"{file}, {size(nbytes)}",
+        "stream": record.stream,
+        "saved": record.saved_at.isoformat(sep=" ", timespec="milliseconds"),
+        "bundle": f"{record.model_id} ({record.bundle[:16]})",
+        "policy": ", ".join([options.policy, *own]),
+        "memory": f"budget {options.budget_tokens:,} tokens, chunk {options.chunk_frames} frames, "
+        f"reserve {options.reserve_tokens:,}, prefix {len(options.prefix_ids)}",
+        "seen": f"{record.frames + record.waiting_frames:,} frames until "
+        f"{clock(record.newest_s)}, {record.waiting_frames} not encoded yet, "
+        f"{record.compactions:,} compactions",
+    }
+    if (last := record.conversation) is not None:
+        facts |= {"asked": last.question, "answered": last.answer}
+    for name, fact in facts.items():
+        stdout().print(f"{name:<9}{without_controls(fact)}")

@@ -1,0 +1,207 @@
+"""A saved memory becomes a session again, and proves that it is the one that was saved."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hermes_edge.errors import SettingsError, SnapshotError
+from hermes_edge.manifest import TOLERANCES, Manifest
+from hermes_edge.memory import History
+from hermes_edge.memory.base import LayerRows
+from hermes_edge.runtime.chunks import StageTimes
+from hermes_edge.runtime.consistency import check_moment
+from hermes_edge.runtime.frames import Waiting
+from hermes_edge.runtime.parts import SessionParts
+from hermes_edge.runtime.probes import ProbeSource
+from hermes_edge.runtime.saving import probe_logits
+from hermes_edge.runtime.scoring import ProbeTokens
+from hermes_edge.runtime.session import Session
+from hermes_edge.snapshots import SnapshotFile, SnapshotRecord, StreamOptions
+from hermes_edge.snapshots.folder import newest_first, only_stream
+from hermes_edge.snapshots.layout import WAITING_FRAMES, WAITING_TIMES, cache_names, row_names
+
+if TYPE_CHECKING:
+    from hermes_edge.runtime.runtime import Runtime
+
+_log = logging.getLogger("hermes_edge.snapshots")
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A session that goes on, and how it came back.
+
+    Attributes:
+        session: as it was.
+        path: the snapshot.
+        record: what it says of itself.
+        probe_deviation: largest difference of the probe's logits from those saved, as a share of
+            the largest magnitude.
+        refused: newer snapshots of the folder, each with what is wrong with it.
+    """
+
+    session: Session
+    path: Path
+    record: SnapshotRecord
+    probe_deviation: float
+    refused: tuple[tuple[Path, SnapshotError], ...]
+
+
+def restore_session(
+    runtime: Runtime,
+    path: Path,
+    stream: str | None,
+    probes: ProbeSource | None,
+    wanted: Mapping[str, object],
+) -> Restored:
+    """As :meth:`Runtime.restore`, with the particulars.
+
+    Raises:
+        SnapshotError, SettingsError, BudgetError: as of :meth:`Runtime.restore`.
+    """
+    candidates = [path]
+    if path.is_dir():
+        candidates = newest_first(path, stream or only_stream(path))
+    refused: list[tuple[Path, SnapshotError]] = []
+    for candidate in candidates:
+        try:
+            session, record, deviation = _restore_file(runtime, candidate, probes, wanted)
+        except SnapshotError as error:
+            if not path.is_dir():
+                raise
+            _log.warning("an older snapshot is looked for: %s", error)
+            refused.append((candidate, error))
+            continue
+        return Restored(session, candidate, record, deviation, tuple(refused))
+    raise SnapshotError(
+        f"{path} holds no snapshot to restore",
+        required="a good one" if stream is None else f"a good one of the stream {stream}",
+        found="; ".join(str(error) for _, error in refused) or "none",
+    )
+
+
+def verify_file(runtime: Runtime, path: Path) -> float:
+    """Restore a snapshot for its probe alone, and give it up; the probe's deviation.
+
+    Raises:
+        SnapshotError, BudgetError: as of :meth:`Runtime.restore`.
+    """
+    with SnapshotFile(path) as file:
+        own_probes = file.record.options.own_probes
+    # A caller's probes are for the chunks to come, and none come.
+    probes = _no_probes if own_probes else None
+    return _restore_file(runtime, path, probes, {})[2]
+
+
+def _no_probes(_: History | None) -> ProbeTokens:
+    raise RuntimeError("a session that was restored to be verified is fed")
+
+
+def _restore_file(
+    runtime: Runtime, path: Path, probes: ProbeSource | None, wanted: Mapping[str, object]
+) -> tuple[Session, SnapshotRecord, float]:
+    with SnapshotFile(path) as file:
+        record = file.record
+        _check_bundle(file, runtime.manifest)
+        rows, waiting = _read_small(file)
+        _checked(file, runtime.manifest, rows, waiting)
+        # All of it before slabs are allocated: a damaged file costs no second memory.
+        file.check()
+        _check_wanted(runtime, path, record.options, probes, wanted)
+        parts = runtime.assemble(record.stream, record.options, probes)
+        deviation = _load(file, parts, rows, waiting)
+    return Session(parts, record.newest_s), record, deviation
+
+
+def _check_bundle(file: SnapshotFile, manifest: Manifest) -> None:
+    if file.record.bundle != manifest.identity:
+        raise SnapshotError(
+            f"{file.path} is of another bundle",
+            required=f"{manifest.model_id} ({manifest.identity[:16]})",
+            found=f"{file.record.model_id} ({file.record.bundle[:16]})",
+            fix="Restore it with the bundle that it was saved with",
+        )
+
+
+def _checked(
+    file: SnapshotFile, manifest: Manifest, rows: list[LayerRows], waiting: Waiting
+) -> None:
+    try:
+        check_moment(file.record, manifest, rows, waiting)
+    except SnapshotError as error:
+        raise SnapshotError(f"{file.path} cannot be restored", found=error) from None
+
+
+def _check_wanted(
+    runtime: Runtime,
+    path: Path,
+    options: StreamOptions,
+    probes: ProbeSource | None,
+    wanted: Mapping[str, object],
+) -> None:
+    """Refuse settings that contradict the snapshot's; those that are None say nothing."""
+    asked = {name: value for name, value in wanted.items() if value is not None}
+    decoder, precision = runtime.manifest.decoder, runtime.manifest.precision
+    if (nbytes := asked.pop("budget_bytes", None)) is not None:
+        asked["budget_tokens"] = int(str(nbytes)) // decoder.kv_bytes_per_token(precision)
+    if (system := asked.pop("system", None)) is not None:
+        asked["prefix_ids"] = runtime.prefix_ids(str(system))
+    if options.policy == "full":
+        # A memory without eviction takes chunks of one frame, whatever is asked.
+        asked.pop("chunk_frames", None)
+    found = options.model_dump()
+    if unknown := sorted(asked.keys() - found.keys() | asked.keys() & {"own_probes"}):
+        raise SettingsError("unknown setting", required=", ".join(found), found=", ".join(unknown))
+    asked["own_probes"] = probes is not None
+    faults = [name for name, value in asked.items() if found[name] != value]
+    if faults:
+        raise SettingsError(
+            f"{path} was saved with other settings",
+            required=", ".join(f"{name} {found[name]}" for name in faults),
+            found=", ".join(f"{name} {asked[name]}" for name in faults),
+            fix="Leave them out, or begin a new memory",
+        )
+
+
+def _read_small(file: SnapshotFile) -> tuple[list[LayerRows], Waiting]:
+    layers = range(len(file.record.rows))
+    rows = [LayerRows(*(file.array(name) for name in row_names(layer))) for layer in layers]
+    return rows, Waiting(file.array(WAITING_FRAMES), file.array(WAITING_TIMES))
+
+
+def _load(
+    file: SnapshotFile, parts: SessionParts, rows: list[LayerRows], waiting: Waiting
+) -> float:
+    """Fill the memory, run the probe; its deviation from the logits that were saved."""
+    record = file.record
+    for layer, of_layer in enumerate(rows):
+        slabs = zip(cache_names(layer), parts.store.slab(layer), strict=True)
+        keys, values = (
+            file.raw(name).view(slab.dtype).reshape(len(of_layer), *slab.shape[1:])
+            for name, slab in slabs
+        )
+        parts.store.load(layer, of_layer, keys, values)
+    times = StageTimes(frames=record.frames, chunks=record.chunks, compactions=record.compactions)
+    parts.encoder.resume(record.frames_in_chunk, times)
+    if parts.frames is not None:
+        parts.frames.load(waiting)
+    if (last := record.conversation) is not None:
+        parts.history.last = History(last.question, last.answer)
+    saved = file.logits()
+    found = probe_logits(parts, file.probe_ids)
+    deviation = float(np.abs(found - saved).max() / np.abs(saved).max())
+    tolerance = TOLERANCES[parts.manifest.precision]["itself"]
+    # Written so that it refuses what is not a number.
+    if not deviation <= tolerance:
+        raise SnapshotError(
+            f"{file.path} does not compute what it computed when it was saved",
+            required=f"logits of the probe within {tolerance:g} of the largest",
+            found=f"{deviation:.3g}",
+            fix="Restore an older snapshot, or use the device and versions that it was saved with",
+        )
+    return deviation

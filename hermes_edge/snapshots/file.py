@@ -1,0 +1,244 @@
+"""A snapshot file: written in one pass, read with every byte compared with its digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+
+from hermes_edge.errors import SnapshotError
+from hermes_edge.snapshots.layout import (
+    FORMAT_VERSION,
+    HEADER_START,
+    LOGITS,
+    MOST_HEADER_BYTES,
+    TensorPlace,
+    header_bytes,
+    probe_ids,
+    seal_of,
+    stored_seal,
+    tensor_places,
+)
+from hermes_edge.snapshots.record import SnapshotRecord
+from hermes_edge.storage import writing_whole
+
+Array = npt.NDArray[Any]
+
+_DTYPES = {"F64": np.float64, "I64": np.int64, "F32": np.float32, "U8": np.uint8}
+
+
+def raw_bytes(array: Array) -> memoryview:
+    """The array's bytes, whatever its dtype; copied only where it is not contiguous."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def digest_of(array: Array) -> str:
+    """Hex sha256 of the array's bytes."""
+    return hashlib.sha256(raw_bytes(array)).hexdigest()
+
+
+def write_snapshot(path: Path, record: SnapshotRecord, tensors: Iterable[Array]) -> int:
+    """Write a snapshot beside ``path`` and rename it.
+
+    Args:
+        path: the file; one that is there is replaced whole.
+        record: what is saved.
+        tensors: those of :func:`tensor_places`, in its order; each is asked for when the one
+            before has been written, so that one at a time is enough.
+
+    Returns:
+        Bytes of the file.
+
+    Raises:
+        StorageError: it cannot be written; what was there before stays.
+    """
+    digests: dict[str, str] = {}
+    fix = "Make room, or choose another folder"
+    with writing_whole(path, fix) as file:
+        file.write(header_bytes(record, digests))
+        for (name, place), tensor in zip(tensor_places(record).items(), tensors, strict=True):
+            data = raw_bytes(tensor)
+            if data.nbytes != place.nbytes:
+                raise ValueError(f"{name} of {data.nbytes} bytes instead of {place.nbytes}")
+            digests[name] = hashlib.sha256(data).hexdigest()
+            file.write(data)
+        nbytes = file.tell()
+        file.seek(0)
+        file.write(header_bytes(record, digests))
+    return nbytes
+
+
+class SnapshotFile:
+    """An open snapshot whose header has been checked; :meth:`read` checks every tensor.
+
+    Attributes:
+        path: the file.
+        record: what it says of itself.
+        digests: sha256 of every tensor, by name.
+        nbytes: size of the file.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Open and check.
+
+        Raises:
+            SnapshotError: there is no such file, it is none, of another version, or damaged.
+        """
+        self.path = Path(path)
+        try:
+            self._file = _open_regular(self.path)
+        except OSError as error:
+            raise SnapshotError(f"cannot read {path}", found=error.strerror) from None
+        try:
+            self.nbytes = os.fstat(self._file.fileno()).st_size
+            self.record, self.digests = self._read_header()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> SnapshotFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    @property
+    def probe_ids(self) -> tuple[int, ...]:
+        """Token ids whose logits are stored."""
+        return probe_ids(self.record, self.digests)
+
+    def check(self) -> None:
+        """Read every tensor once.
+
+        Raises:
+            SnapshotError: one is damaged.
+        """
+        for name in self._places:
+            self.raw(name)
+
+    def raw(self, name: str) -> npt.NDArray[np.uint8]:
+        """A tensor's bytes, for dtypes that numpy does not have.
+
+        Raises:
+            SnapshotError: they are not what was saved.
+        """
+        place = self._places[name]
+        data = np.empty(place.nbytes, dtype=np.uint8)
+        self._read_into(data.data, self._data_start + place.start)
+        if (found := hashlib.sha256(data.data).hexdigest()) != self.digests[name]:
+            self._damaged(f"sha256 {self.digests[name]} of {name}", found)
+        return data
+
+    def array(self, name: str) -> Array:
+        """A tensor in its shape; not for keys and values.
+
+        Raises:
+            SnapshotError: it is not what was saved.
+        """
+        place = self._places[name]
+        return self.raw(name).view(_DTYPES[place.dtype]).reshape(place.shape)
+
+    def logits(self) -> npt.NDArray[np.float32]:
+        """Logits float32 [V] of the last row of the probe.
+
+        Raises:
+            SnapshotError: they are not what was saved.
+        """
+        return self.array(LOGITS)
+
+    def _read_header(self) -> tuple[SnapshotRecord, dict[str, str]]:
+        length = bytearray(8)
+        if self.nbytes < 8 + len(HEADER_START):
+            self._refuse(f"{self.nbytes} bytes")
+        self._read_into(memoryview(length), 0)
+        header_length = int.from_bytes(length, "little")
+        if header_length > min(MOST_HEADER_BYTES, self.nbytes - 8):
+            self._refuse(f"a header of {header_length} bytes in a file of {self.nbytes}")
+        whole = bytearray(8 + header_length)
+        self._read_into(memoryview(whole), 0)
+        header = bytes(whole)
+        if not header.startswith(HEADER_START, 8):
+            self._refuse("another header")
+        if (found := seal_of(header)) != stored_seal(header):
+            self._damaged(f"sha256 {stored_seal(header)} of the header", found)
+        record, digests = self._parse(header)
+        self._places: dict[str, TensorPlace] = tensor_places(record)
+        self._data_start = len(header)
+        required = len(header) + max(place.stop for place in self._places.values())
+        if required != self.nbytes:
+            self._damaged(f"{required} bytes", f"{self.nbytes}")
+        return record, digests
+
+    def _parse(self, header: bytes) -> tuple[SnapshotRecord, dict[str, str]]:
+        try:
+            metadata: dict[str, str] = json.loads(header[8:])["__metadata__"]
+            version = metadata["format_version"]
+            if version != str(FORMAT_VERSION):
+                raise SnapshotError(
+                    f"{self.path} has another format version",
+                    required=FORMAT_VERSION,
+                    found=ascii(version),
+                    fix="Restore it with the hermes-edge that saved it",
+                )
+            record = SnapshotRecord.model_validate_json(metadata["record"])
+            if len(record.rows) != record.geometry.layers:
+                self._damaged(f"rows of {record.geometry.layers} layers", f"{len(record.rows)}")
+            digests = {name: metadata[f"sha256 {name}"] for name in tensor_places(record)}
+            same = header_bytes(record, digests) == header
+        except ValidationError as error:
+            fault = error.errors()[0]
+            where = ".".join(map(str, fault["loc"]))
+            self._damaged("a record that fits its schema", f"{where}: {fault['msg']}")
+        # RecursionError: a header may nest more deeply than Python parses.
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            self._damaged("a header as it is written", f"{type(error).__name__}: {error}")
+        if not same:
+            self._damaged("the header that its record leads to", "another")
+        return record, digests
+
+    def _read_into(self, buffer: memoryview, start: int) -> None:
+        done = 0
+        while done < len(buffer):
+            try:
+                count = os.preadv(self._file.fileno(), [buffer[done:]], start + done)
+            except OSError as error:
+                raise SnapshotError(f"cannot read {self.path}", found=error.strerror) from None
+            if count == 0:
+                self._damaged(f"{start + len(buffer)} bytes", f"{start + done}")
+            done += count
+
+    def _refuse(self, found: str) -> NoReturn:
+        raise SnapshotError(
+            f"{self.path} is not a snapshot", required="a file that save() wrote", found=found
+        )
+
+    def _damaged(self, required: str, found: str) -> NoReturn:
+        raise SnapshotError(
+            f"{self.path} is damaged",
+            required=required,
+            found=found,
+            fix="Restore an older snapshot; hermes-edge snapshot list FOLDER shows what is there",
+        )
+
+
+def _open_regular(path: Path) -> BinaryIO:
+    # Opening a pipe that nobody writes to would wait for ever.
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(0, "no regular file there")
+    return file

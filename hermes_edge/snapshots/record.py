@@ -1,0 +1,120 @@
+"""What a snapshot says of the memory in it; the tensors of its file follow from this."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timezone
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+
+from hermes_edge.errors import SettingsError
+
+Count = Annotated[int, Field(ge=0, le=1 << 40)]
+Size = Annotated[int, Field(ge=1, le=1 << 31)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+STREAM_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}"
+StreamName = Annotated[str, StringConstraints(pattern=rf"^{STREAM_NAME}$")]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class StreamOptions(_Record):
+    """What a session was made with, defaults filled in.
+
+    Attributes:
+        budget_tokens: visual rows that each layer may keep.
+        chunk_frames: frames between two compactions.
+        prefix_ids: token ids before the video.
+        own_probes: whether the caller gave probes; they are a function and cannot be saved.
+
+    All else as in ``Runtime.session``.
+    """
+
+    policy: str
+    scoring: str | None
+    reindexing: str | None
+    smoothing: str | None
+    budget_tokens: Size
+    chunk_frames: Size
+    reserve_tokens: Size
+    workspace_bytes: int
+    prefix_ids: tuple[int, ...]
+    own_probes: bool
+
+
+class Geometry(_Record):
+    """Shapes of the tensors: L layers of rows [Hkv, D], logits [V], frames [side, side, 3]."""
+
+    layers: Annotated[int, Field(ge=1, le=1024)]
+    kv_heads: Size
+    head_size: Size
+    dtype: Literal["F32", "F16", "BF16"]
+    vocabulary: Size
+    image_size: Count
+    """0 where the bundle has no vision graph."""
+
+
+class Conversation(_Record):
+    """The last question and its answer, which condition the probes of the chunks to come."""
+
+    question: str
+    answer: str
+
+
+class SnapshotRecord(_Record):
+    """A memory at one moment, less its tensors.
+
+    Attributes:
+        saved_at: wall clock of the moment.
+        stream: name of the stream.
+        model_id: of the bundle; for people.
+        bundle: identity of the bundle, ``Manifest.identity``.
+        bands: of each layer, as the policy has them.
+        rows: committed rows of each layer, prefix included.
+        frames: encoded since the stream began; the next frame has this index.
+        frames_in_chunk: encoded since the last chunk closed.
+        chunks, compactions: since the stream began.
+        newest_s: time of the newest frame.
+        waiting_frames: fed and not encoded yet.
+    """
+
+    saved_at: AwareDatetime
+    stream: StreamName
+    model_id: str
+    bundle: Sha256
+    geometry: Geometry
+    options: StreamOptions
+    bands: tuple[str, ...]
+    rows: tuple[Count, ...]
+    frames: Count
+    frames_in_chunk: Count
+    chunks: Count
+    compactions: Count
+    newest_s: Annotated[float, Field(ge=0)]
+    waiting_frames: Count
+    conversation: Conversation | None
+
+
+def check_stream_name(name: str) -> str:
+    """The same name.
+
+    Raises:
+        SettingsError: it cannot be a part of a file's name.
+    """
+    if re.fullmatch(STREAM_NAME, name, re.A) is None:
+        raise SettingsError(
+            "the stream's name cannot be used in a file name",
+            required="1 to 100 of A-Z a-z 0-9 _ - . (neither - nor . in front)",
+            found=ascii(name),
+        )
+    return name
+
+
+def now() -> datetime:
+    """The wall clock, to the millisecond, as it stands in records and file names."""
+    moment = datetime.now(timezone.utc)
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)

@@ -1,0 +1,169 @@
+"""Saves in the background, so that what is lost with a process is never more than an interval."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+from hermes_edge.errors import HermesEdgeError, QuestionError, SettingsError
+from hermes_edge.snapshots.folder import SnapshotFolder
+from hermes_edge.snapshots.record import now
+
+_log = logging.getLogger("hermes_edge.snapshots")
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What a save has cost.
+
+    Attributes:
+        path: the file.
+        nbytes: its size.
+        pause_ms: for which the stream had to wait.
+        total_ms: until the file was in place.
+    """
+
+    path: Path
+    nbytes: int
+    pause_ms: float
+    total_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class SaverCounts:
+    """For metrics; ``last`` is the newest save that succeeded."""
+
+    saves: int = 0
+    failures: int = 0
+    last: Saved | None = None
+
+
+class Saveable(Protocol):
+    """A session, as far as saving goes."""
+
+    def save(self, path: str | Path, *, stream: str) -> Saved:
+        """Write the memory to a file, whole or not at all."""
+
+
+class Saver:
+    """A thread that saves a session at intervals, and once more at the end.
+
+    A save that fails leaves the stream and the older snapshots alone: it is logged once until one
+    succeeds, counted, and tried again after the next interval. ::
+
+        with runtime.session() as session, Saver(session, "snapshots", every_s=60, keep=3):
+            ...
+    """
+
+    def __init__(
+        self,
+        session: Saveable,
+        folder: str | Path,
+        *,
+        every_s: float,
+        keep: int = 3,
+        stream: str = "stream",
+    ) -> None:
+        """Start.
+
+        Args:
+            session: what is saved; close the saver first.
+            folder: made where it is missing.
+            every_s: from the beginning of a save to that of the next.
+            keep: good snapshots of this stream that stay; older ones are deleted when a new one
+                is in place.
+            stream: begins the files' names.
+
+        Raises:
+            StorageError: the folder cannot be made or written.
+            SettingsError: an interval or number out of range, or a name that files cannot have.
+        """
+        if not 0 < every_s < threading.TIMEOUT_MAX:
+            raise SettingsError("save-every is out of range", required="above 0 s", found=every_s)
+        if keep < 1:
+            raise SettingsError("keep is out of range", required="at least 1", found=keep)
+        self._session, self._every_s, self._keep = session, every_s, keep
+        self._folder = SnapshotFolder(folder, stream)
+        self._counts = SaverCounts()
+        self._lock = threading.Lock()
+        self._written: set[Path] = set()
+        self._failing_since: int | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="hermes-edge-saver", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Saver:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def counts(self) -> SaverCounts:
+        """What has happened so far."""
+        with self._lock:
+            return self._counts
+
+    def close(self) -> None:
+        """Save once more and stop. Closing twice is fine."""
+        if self._stop.is_set():
+            return
+        self._stop.set()
+        # A thread that holds a streamed answer cannot save, and the other thread waits for it.
+        if self._save() is not QuestionError:
+            self._thread.join()
+
+    def _run(self) -> None:
+        due = time.monotonic() + self._every_s
+        while not self._stop.wait(max(due - time.monotonic(), 0.0)):
+            due = time.monotonic() + self._every_s
+            self._save()
+
+    def _save(self) -> type[HermesEdgeError] | None:
+        """One save and what follows from it; the class of the error where it failed."""
+        try:
+            with self._lock:
+                path = self._folder.next_path(now())
+            saved = self._session.save(path, stream=self._folder.stream)
+            with self._lock:
+                self._written.add(saved.path)
+                known = frozenset(self._written)
+            gone = self._folder.prune(self._keep, known)
+        except HermesEdgeError as error:
+            self._failed(error)
+            return type(error)
+        self._succeeded(saved, gone)
+        return None
+
+    def _succeeded(self, saved: Saved, gone: list[Path]) -> None:
+        with self._lock:
+            self._written.difference_update(gone)
+            saves, failing_since = self._counts.saves + 1, self._failing_since
+            self._counts = replace(self._counts, saves=saves, last=saved)
+            failures, self._failing_since = self._counts.failures, None
+        if failing_since is not None:
+            _log.warning("saving works again after %d failures", failures - failing_since)
+
+    def _failed(self, error: HermesEdgeError) -> None:
+        with self._lock:
+            first = self._failing_since is None
+            if first:
+                self._failing_since = self._counts.failures
+            self._counts = replace(self._counts, failures=self._counts.failures + 1)
+        if first:
+            _log.error(
+                "the memory could not be saved; the stream goes on, older snapshots stay, and it "
+                "is tried every %g s: %s",
+                self._every_s,
+                error,
+            )

@@ -1,0 +1,86 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from hermes_edge.errors import StorageError
+
+_HIDDEN = ".hermes-edge-{}.part"
+
+
+@contextmanager
+def writing_whole(path: Path, fix: str | None = None) -> Iterator[BinaryIO]:
+    """A file to write, which takes the place of ``path`` if the block succeeds.
+
+    It is written beside, synced and renamed, so that an old file is replaced whole or stays as it
+    was, and the folder is synced: what is there after a power cut is the old file or the new one.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    beside: Path | None = None
+    try:
+        # Renaming would replace a device or a link instead of writing through it.
+        if path.exists() and not path.is_file():
+            raise StorageError(f"cannot write {path}", found="no regular file there")
+        target = Path(os.path.realpath(path))
+        # Not derived from the name, which may be as long as names can be.
+        hidden = target.with_name(_HIDDEN.format(secrets.token_hex(8)))
+        with hidden.open("xb") as file:
+            beside = hidden
+            # Lets remove_leftovers() tell a file in work from one that a killed process left.
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(hidden, target)
+            beside = None
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}", found=error.strerror, fix=fix) from None
+    finally:
+        if beside is not None:
+            with suppress(OSError):
+                beside.unlink()
+
+
+def write_whole(path: Path, data: bytes, fix: str | None = None) -> None:
+    """Write bytes by way of :func:`writing_whole`.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    with writing_whole(path, fix) as file:
+        file.write(data)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what killed processes have left of files that were not whole.
+
+    Raises:
+        StorageError: the folder cannot be read or written.
+    """
+    try:
+        for path in folder.glob(_HIDDEN.format("*")):
+            # Gone, in work, or another user's.
+            nothing = suppress(FileNotFoundError, BlockingIOError, PermissionError)
+            with nothing, path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+    except OSError as error:
+        raise StorageError(f"cannot clean {folder}", found=error.strerror) from None
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
