@@ -1,12 +1,9 @@
-"""Cameras of this machine, through V4L2.
-
-A camera that gives no frame is noticed after OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT seconds, which are
-10 where the user has not set it.
-"""
+"""Cameras of this machine, through V4L2."""
 
 from __future__ import annotations
 
 import errno
+import math
 import os
 import stat
 from pathlib import Path
@@ -22,6 +19,9 @@ from hermes_edge.sources.reconnect import Backoff
 class Camera(LiveSource):
     """A V4L2 device: USB, CSI, loopback.
 
+    It counts as lost after OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT seconds without a frame; they are 10
+    where the environment does not say otherwise.
+
     Args:
         device: such as ``/dev/video0``, or a name under ``/dev/v4l/by-id``, which stays the same
             when a camera is plugged in again.
@@ -36,7 +36,8 @@ class Camera(LiveSource):
     def __init__(
         self, device: str | Path, fps: float | None = None, *, backoff: Backoff | None = None
     ) -> None:
-        super().__init__(printable(device), fps, backoff)
+        # V4L2 has no frames left when it times out.
+        super().__init__(printable(device), fps, backoff, read_timeout_s=math.inf)
         self._device = os.fspath(device)
 
     def _open(self) -> cv2.VideoCapture:

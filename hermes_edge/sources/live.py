@@ -34,12 +34,15 @@ log = logging.getLogger("hermes_edge.sources")
 class LiveSource(Source):
     """Connects, reads, notices a loss, connects again; a subclass says how to connect."""
 
-    def __init__(self, name: str, fps: float | None, backoff: Backoff | None) -> None:
+    def __init__(
+        self, name: str, fps: float | None, backoff: Backoff | None, read_timeout_s: float
+    ) -> None:
         check_fps(fps)
         self.name = name
         self.fps = fps
         self.counts = SourceCounts()
         self.ended_early: str | None = None
+        self._read_timeout_s = read_timeout_s
         self._backoff = Backoff() if backoff is None else backoff
         self._closed = threading.Event()
         self._start_s: float | None = None
@@ -109,8 +112,10 @@ class LiveSource(Source):
             yield self._grabbed(capture)
             if self._bad_in_a_row >= MOST_BAD_FRAMES:
                 return f"{MOST_BAD_FRAMES} bad frames in a row"
-            if not capture.grab():
-                return f"no frame for {time.monotonic() - self._last_s:.1f} s"
+            asked_s = time.monotonic()
+            # After a time-out FFmpeg empties its decoder: a frame that old has no time.
+            if not capture.grab() or time.monotonic() - asked_s >= self._read_timeout_s:
+                return f"no more frames, the last one {time.monotonic() - self._last_s:.1f} s ago"
         return "closed"
 
     def _grabbed(self, capture: cv2.VideoCapture) -> GrabbedFrame:
