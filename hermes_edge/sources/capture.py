@@ -82,7 +82,7 @@ class Capture:
         self._rate: AdaptiveRate | None = None
         if self.policy == "adaptive":
             if source.fps is None:
-                raise SourceError("adaptive lowers fps", required="fps of the source", found=None)
+                raise SourceError("adaptive has no rate to lower", required="fps of the source")
             self._rate = AdaptiveRate(source.fps, ring_frames)
         self._still = StillFilter() if skip_still else None
         self._wake, self._clock = wake, clock

@@ -97,9 +97,10 @@ def serve_rtsp(request: pytest.FixtureRequest) -> Iterator[Serve]:
     servers: list[Server] = []
     python, script = RTSP_SERVERS[request.param]
     path = Path(__file__).with_name(script)
-    found = Path(python).exists() and not subprocess.run(
-        [python, str(path), "--check"], capture_output=True
-    ).returncode
+    found = (
+        Path(python).exists()
+        and not subprocess.run([python, str(path), "--check"], capture_output=True).returncode
+    )
     if not found:
         pytest.skip(f"{python} {script} --check fails")
 

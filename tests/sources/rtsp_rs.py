@@ -20,7 +20,9 @@ command = (
     f" -preset ultrafast -tune zerolatency -g {fps} -bsf:v h264_metadata=aud=insert"
     " -flush_packets 1 -f h264 -"
 )
-coder = subprocess.Popen([imageio_ffmpeg.get_ffmpeg_exe(), *command.split()], stdout=subprocess.PIPE)
+coder = subprocess.Popen(
+    [imageio_ffmpeg.get_ffmpeg_exe(), *command.split()], stdout=subprocess.PIPE
+)
 waiting = b""
 while chunk := coder.stdout.read1():
     waiting += chunk

@@ -26,9 +26,7 @@ PATIENCE_S = 20.0
 
 def stream(url: str, fps: float | None = None) -> UrlStream:
     backoff = Backoff(first_s=0.1, most_s=0.3, least_s=0.05)
-    return UrlStream(
-        url, fps, open_timeout_s=5, read_timeout_s=READ_TIMEOUT_S, backoff=backoff
-    )
+    return UrlStream(url, fps, open_timeout_s=5, read_timeout_s=READ_TIMEOUT_S, backoff=backoff)
 
 
 def take(capture: Capture, count: int) -> list[Frame]:
