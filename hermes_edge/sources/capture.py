@@ -12,10 +12,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hermes_edge.errors import SourceError
-from hermes_edge.sources.base import Frame, Source, sampled
+from hermes_edge.sources.base import Frame, Image, Source, sampled
 from hermes_edge.sources.ring import BackPressure, Ring
 from hermes_edge.sources.sampler import AdaptiveRate, Sampler
 from hermes_edge.sources.still import StillFilter
@@ -57,6 +57,8 @@ class Capture:
         policy: of back-pressure; None is ``latest`` for a live source and ``every`` for another.
         ring_frames: that may wait, a chunk's.
         skip_still: leave out near-duplicates; see :mod:`hermes_edge.sources.still`.
+        prepare: from a picture to what waits in its place, in the thread. A resizer here is what
+            keeps the ring small: 16 frames of 1920 x 1080 are 100 MB.
         wake: is set whenever a frame has come or the stream has ended, for a consumer that waits
             for several captures at once.
         clock: of arrival and age, monotonic, in seconds.
@@ -72,6 +74,7 @@ class Capture:
         *,
         ring_frames: int = 16,
         skip_still: bool = False,
+        prepare: Callable[[Image], Image] | None = None,
         wake: threading.Event | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -85,7 +88,7 @@ class Capture:
                 raise SourceError("adaptive has no rate to lower", required="fps of the source")
             self._rate = AdaptiveRate(source.fps, ring_frames)
         self._still = StillFilter() if skip_still else None
-        self._wake, self._clock = wake, clock
+        self._prepare, self._wake, self._clock = prepare, wake, clock
         self._sampled = self._skipped = self._delivered = 0
         self._heard_s = clock()
         self._ended = self._closed = False
@@ -211,6 +214,8 @@ class Capture:
 
     def _offer(self, frame: Frame) -> None:
         still = self._still is not None and self._still.skips(frame)
+        if self._prepare is not None and not still:
+            frame = replace(frame, image=self._prepare(frame.image))
         with self._changed:
             self._sampled += 1
             if still:

@@ -191,10 +191,9 @@ def test_a_colour_of_equal_brightness_is_seen() -> None:
 
 
 def test_a_slow_change_adds_up() -> None:
-    still, kept = StillFilter(longest_s=1e9), []
-    for step in range(64):
-        if not still.skips(frame(step, np.full((40, 40, 3), 2 * step))):
-            kept.append(step)
+    still = StillFilter(longest_s=1e9)
+    levels = [frame(step, np.full((40, 40, 3), 2 * step)) for step in range(64)]
+    kept = [step for step, level in enumerate(levels) if not still.skips(level)]
     assert kept == list(range(0, 64, THRESHOLD_LEVELS // 2 + 1))
 
 

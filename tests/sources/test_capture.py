@@ -239,6 +239,12 @@ def test_still_frames_are_skipped_and_counted(tmp_path: Path) -> None:
     assert (counters.frames_sampled, counters.still) == (40, 33)
 
 
+def test_what_waits_may_be_smaller_than_the_picture(tmp_path: Path) -> None:
+    video = VideoFile(write_video(tmp_path / "a.avi", frames=3))
+    with Capture(video, prepare=lambda image: image[::8, ::8].copy()) as capture:
+        assert [frame.image.shape for frame in capture] == [(6, 8, 3)] * 3
+
+
 def test_a_closed_capture_gives_nothing(tmp_path: Path) -> None:
     capture = Capture(VideoFile(write_video(tmp_path / "a.avi")))
     assert capture.next_frame(PATIENCE_S) is not None
