@@ -6,7 +6,7 @@ from hermes_edge.runtime.runtime import Runtime
 from hermes_edge.runtime.sampling import SamplingParams
 from hermes_edge.runtime.scoring import ProbeTokens
 from hermes_edge.runtime.session import Session
-from hermes_edge.runtime.sources import Frame, open_source
+from hermes_edge.sources import Frame, open_source
 
 __all__ = [
     "Answer",

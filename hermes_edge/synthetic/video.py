@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 
 from hermes_edge.errors import SettingsError, StorageError
-from hermes_edge.runtime.sources import quiet_opencv
+from hermes_edge.sources.pictures import quiet_opencv
 from hermes_edge.synthetic.drawing import SIDE, draw_stream
 from hermes_edge.synthetic.world import Stream
 

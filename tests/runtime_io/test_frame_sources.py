@@ -13,7 +13,8 @@ import numpy.typing as npt
 import pytest
 
 from hermes_edge.errors import SourceError
-from hermes_edge.runtime.sources import VideoFile, open_source, quiet_opencv
+from hermes_edge.sources import VideoFile, open_source
+from hermes_edge.sources.pictures import quiet_opencv
 
 CODECS = {".avi": "MJPG", ".mkv": "MJPG", ".mp4": "mp4v", ".m2v": "MPG2"}
 
@@ -228,7 +229,7 @@ def test_nothing_is_written_to_stderr(tmp_path: Path) -> None:
     code = (
         "import os, sys\n"
         "from hermes_edge.errors import SourceError\n"
-        "from hermes_edge.runtime.sources import open_source\n"
+        "from hermes_edge.sources import open_source\n"
         "before = dict(os.environ)\n"
         "print(len(list(open_source(sys.argv[1]))))\n"
         "try: open_source(sys.argv[2])\n"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hermes_edge.errors import SourceError
-from hermes_edge.runtime.sources import ImageFolder, open_source
+from hermes_edge.sources import ImageFolder, open_source
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".jpeg", ".PNG", ".bmp", ".webp"])

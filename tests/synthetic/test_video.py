@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from hermes_edge.errors import SettingsError, StorageError
-from hermes_edge.runtime.sources import VideoFile
+from hermes_edge.sources import VideoFile
 from hermes_edge.synthetic import draw_stream, make_stream, write_video
 
 

@@ -1,0 +1,131 @@
+"""What a user's word for a source means.
+
+street.mp4, frames/       a file or folder that exists
+cam0, /dev/video0         a camera; also /dev/v4l/by-id/...
+rtsp://user:word@host/x   a stream; also rtsps, http, https, rtmp, tcp, udp, rtp
+v4l2src ! ... ! appsink   a GStreamer pipeline
+door=cam0                 any of them under a name
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from hermes_edge.errors import SourceError
+from hermes_edge.sources.base import Source
+from hermes_edge.sources.camera import Camera
+from hermes_edge.sources.files import ImageFolder, VideoFile
+from hermes_edge.sources.pictures import printable
+from hermes_edge.sources.redact import redacted_pipeline, redacted_url
+from hermes_edge.sources.streams import Pipeline, UrlStream
+
+SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "tcp", "udp", "rtp")
+FORMS = (
+    "a file or folder that exists, camN, /dev/videoN, "
+    f"{', '.join(f'{scheme}://' for scheme in SCHEMES)}, or a GStreamer pipeline with ' ! '; "
+    "NAME= may stand before it"
+)
+
+_NAMED = re.compile(r"([A-Za-z][\w-]*)=(.+)", re.DOTALL | re.ASCII)
+_CAMERA = re.compile(r"cam([0-9]+)", re.ASCII)
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://", re.ASCII)
+
+Kind = Literal["file", "folder", "camera", "url", "pipeline"]
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where frames come from. Only ``name`` and ``shown`` are for people."""
+
+    name: str
+    """The user's, or one made from the address."""
+    kind: Kind
+    shown: str
+    """The address without passwords and tokens."""
+    target: str = field(repr=False)
+    """Path, device, URL or pipeline, with its secrets."""
+
+    @property
+    def live(self) -> bool:
+        """Whether frames are gone if nobody takes them."""
+        return self.kind not in ("file", "folder")
+
+    def open(self, fps: float | None = None) -> Source:
+        """The source, giving ``fps`` frames per second; None for every frame.
+
+        Raises:
+            SourceError: as of :class:`VideoFile`, :class:`ImageFolder`, :class:`Camera`,
+                :class:`UrlStream` and :class:`Pipeline`. The live ones connect when they are read.
+        """
+        if self.kind == "file":
+            return VideoFile(self.target, fps)
+        if self.kind == "folder":
+            return ImageFolder(self.target, fps)
+        if self.kind == "camera":
+            return Camera(self.target, fps)
+        return UrlStream(self.target, fps) if self.kind == "url" else Pipeline(self.target, fps)
+
+
+def open_source(address: str | Path, fps: float | None = None) -> Source:
+    """Open what ``address`` means; see :func:`parse_address`.
+
+    Raises:
+        SourceError: as of :func:`parse_address` and :meth:`Address.open`.
+    """
+    return parse_address(address).open(fps)
+
+
+def parse_address(text: str | Path) -> Address:
+    """What a path, device, URL or pipeline means, with ``NAME=`` before it or not.
+
+    A file that exists is meant whatever its name looks like; a :class:`Path` always is one.
+
+    Raises:
+        SourceError: it is none of the forms.
+    """
+    if isinstance(text, Path):
+        return _path_address(None, os.fspath(text))
+    named = None if os.path.exists(text) else _NAMED.fullmatch(text)
+    name, target = (named[1], named[2]) if named else (None, text)
+    camera, scheme = _CAMERA.fullmatch(target), _SCHEME.match(target)
+    if camera or target.startswith("/dev/"):
+        device = f"/dev/video{camera[1]}" if camera else target
+        return Address(name or Path(device).name, "camera", printable(device), device)
+    if os.path.exists(target):
+        return _path_address(name, target)
+    if " ! " in target:
+        return Address(name or "pipeline", "pipeline", redacted_pipeline(target), target)
+    if scheme:
+        return _url_address(name, scheme[1].lower(), target)
+    if Path(target).suffix or "/" in target:
+        return _path_address(name, target)  # opening it says what is wrong
+    raise SourceError("no source goes by that name", required=FORMS, found=repr(printable(target)))
+
+
+def _path_address(name: str | None, path: str) -> Address:
+    kind: Kind = "folder" if os.path.isdir(path) else "file"
+    return Address(name or Path(path).stem or "stream", kind, printable(path), path)
+
+
+def _url_address(name: str | None, scheme: str, url: str) -> Address:
+    shown = redacted_url(url)
+    if scheme not in SCHEMES:
+        raise SourceError(f"{shown} has an unknown scheme", required=FORMS, found=f"{scheme}://")
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port  # both may raise
+        plain = re.search(r"[\x00-\x20\x7f]", url) is None and printable(url) == url
+    except ValueError:
+        host, plain = None, False
+    if not plain or (not host and scheme not in ("udp", "rtp")):
+        raise SourceError(
+            f"{shown} is not an address",
+            required="scheme://user:password@host:port/path, with odd characters as %XX",
+        )
+    # FFmpeg knows its protocols by their small letters.
+    return Address(name or host or "stream", "url", shown, scheme + url[len(scheme) :])

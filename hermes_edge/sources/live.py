@@ -1,0 +1,152 @@
+"""Sources that never end: cameras, streams by address, GStreamer pipelines.
+
+*Times are those of arrival*, from the monotonic clock. What cameras and FFmpeg say themselves is no
+better: FFmpeg 8 gives a motion JPEG stream of 10 frames a second the times of 25, and behind RTSP
+its clock goes back when the first sender report arrives (seen: by 0.6 s). So no camera's clock can
+bend the timeline; what a frame's way to this machine took is in none of its times.
+
+*A source is lost* when it ends, gives no frame for its read timeout, or gives ``MOST_BAD_FRAMES``
+bad ones in a row. Then it is tried again until it is back or closed, and the timeline goes on with
+the seconds that have passed. The first connection is tried once: a wrong address is an error.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from abc import abstractmethod
+from collections.abc import Generator
+from functools import partial
+
+import cv2
+
+from hermes_edge.errors import SourceError
+from hermes_edge.sources.base import GrabbedFrame, Image, Source, SourceCounts, check_fps
+from hermes_edge.sources.pictures import quiet_opencv, retrieved
+from hermes_edge.sources.reconnect import Backoff
+
+MOST_BAD_FRAMES = 30
+
+log = logging.getLogger("hermes_edge.sources")
+
+
+class LiveSource(Source):
+    """Connects, reads, notices a loss, connects again; a subclass says how to connect."""
+
+    def __init__(
+        self, name: str, fps: float | None, backoff: Backoff | None, read_timeout_s: float
+    ) -> None:
+        check_fps(fps)
+        self.name = name
+        self.fps = fps
+        self.counts = SourceCounts()
+        self.ended_early: str | None = None
+        self._read_timeout_s = read_timeout_s
+        self._backoff = Backoff() if backoff is None else backoff
+        self._closed = threading.Event()
+        self._start_s: float | None = None
+        self._last_s = 0.0
+        self._bad_in_a_row = 0
+
+    @property
+    def live(self) -> bool:
+        """Frames come at their own pace."""
+        return True
+
+    def close(self) -> None:
+        """For good: an iteration ends at its next frame, or when its wait for one times out."""
+        self._closed.set()
+
+    def grabs(self) -> Generator[GrabbedFrame, None, None]:
+        """Frames as they arrive, across losses, until it is closed.
+
+        Raises:
+            SourceError: the first connection fails.
+        """
+        with quiet_opencv():
+            capture = self._connect()
+            if capture is None:
+                raise self._refusal()
+            log.info("%s: opened", self.name)
+            while capture is not None:
+                connected_s = time.monotonic()
+                try:
+                    why = yield from self._read(capture)
+                finally:
+                    capture.release()
+                if self._closed.is_set():
+                    return
+                log.warning("%s: lost: %s", self.name, why)
+                self._backoff.connection_lasted(time.monotonic() - connected_s)
+                capture = self._reconnect()
+
+    @abstractmethod
+    def _open(self) -> cv2.VideoCapture:
+        """A new connection, opened or not.
+
+        Raises:
+            SourceError: it is known why there can be none.
+        """
+
+    @abstractmethod
+    def _refusal(self) -> SourceError:
+        """What to say of a first connection that does not open or gives no frame."""
+
+    def _connect(self) -> cv2.VideoCapture | None:
+        """A connection whose first frame is grabbed, if there is one.
+
+        Raises:
+            SourceError: as of :meth:`_open`.
+        """
+        capture = self._open()
+        if capture.grab():
+            return capture
+        capture.release()
+        return None
+
+    def _read(self, capture: cv2.VideoCapture) -> Generator[GrabbedFrame, None, str]:
+        """Frames of one connection, the first of which is grabbed; returns why it ended."""
+        self._bad_in_a_row = 0
+        while not self._closed.is_set():
+            yield self._grabbed(capture)
+            if self._bad_in_a_row >= MOST_BAD_FRAMES:
+                return f"{MOST_BAD_FRAMES} bad frames in a row"
+            asked_s = time.monotonic()
+            # After a time-out FFmpeg empties its decoder: a frame that old has no time.
+            if not capture.grab() or time.monotonic() - asked_s >= self._read_timeout_s:
+                return f"no more frames, the last one {time.monotonic() - self._last_s:.1f} s ago"
+        return "closed"
+
+    def _grabbed(self, capture: cv2.VideoCapture) -> GrabbedFrame:
+        # Strictly growing where two frames fall into one tick of the clock.
+        self._last_s = now_s = max(time.monotonic(), self._last_s + 1e-6)
+        if self._start_s is None:
+            self._start_s = now_s
+        self.counts.frames_read += 1
+        return GrabbedFrame(now_s - self._start_s, time.time(), partial(self._retrieve, capture))
+
+    def _retrieve(self, capture: cv2.VideoCapture) -> Image | None:
+        picture = retrieved(capture)
+        self._bad_in_a_row = self._bad_in_a_row + 1 if picture is None else 0
+        self.counts.bad_frames += picture is None
+        return picture
+
+    def _reconnect(self) -> cv2.VideoCapture | None:
+        """A new connection, or None once it is closed."""
+        while True:
+            wait_s = self._backoff.next_s()
+            log.info("%s: reconnecting in %.1f s", self.name, wait_s)
+            if self._closed.wait(wait_s):
+                return None
+            try:
+                capture = self._connect()
+            except SourceError as error:
+                log.info("%s: still away: %s", self.name, error)
+                continue
+            if capture is not None:
+                away_s = time.monotonic() - self._last_s
+                self.counts.reconnects += 1
+                self.counts.lost_s += away_s
+                log.warning("%s: back after %.1f s", self.name, away_s)
+                return capture

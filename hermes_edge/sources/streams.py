@@ -1,0 +1,163 @@
+"""Streams by address, through FFmpeg, and GStreamer pipelines."""
+
+from __future__ import annotations
+
+import os
+import socket
+from urllib.parse import urlsplit
+
+import cv2
+
+from hermes_edge.errors import SourceError
+from hermes_edge.sources.live import LiveSource
+from hermes_edge.sources.pictures import environment_default, quiet_opencv
+from hermes_edge.sources.reconnect import Backoff
+from hermes_edge.sources.redact import redacted_pipeline, redacted_url
+
+OPEN_TIMEOUT_S = 10.0
+READ_TIMEOUT_S = 5.0
+
+# OpenCV's default, and no measuring of the frame rate, whose frames would all come late and at
+# once: the first frame of an MPEG-TS over HTTP at 10 fps is there after 0.03 s instead of 1.7 s, of
+# GStreamer's RTSP server after 1.0 s instead of 3.0 s (FFmpeg 8, opencv-python 5.0).
+_FFMPEG_OPTIONS = "rtsp_flags;prefer_tcp|fpsprobesize;0"
+
+# With N threads FFmpeg's H.264 decoder hands out a frame when N more have come (measured: 9 frames
+# late with 8 threads, 2 with one). One decodes 540 frames of 1920 x 1080 a second on a Xeon core.
+_THREADS_VARIABLE = "OPENCV_FFMPEG_THREADS"
+
+_TCP_PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443, "rtmp": 1935}
+
+
+class UrlStream(LiveSource):
+    """A stream by its address, read by FFmpeg; RTSP over TCP, or UDP where that is refused.
+
+    ``OPENCV_FFMPEG_CAPTURE_OPTIONS`` and ``OPENCV_FFMPEG_THREADS`` are the user's: where they are
+    set, they hold.
+
+    Args:
+        url: with user and password where they are needed; they are shown nowhere.
+        fps: frames per second to give; None for every frame.
+        open_timeout_s: for a connection to stand.
+        read_timeout_s: without a frame, after which the stream counts as lost.
+        backoff: between attempts to reconnect.
+
+    Raises:
+        SourceError: ``fps`` is not positive and finite. While iterating: the first connection
+            fails, or leads to a recording.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        fps: float | None = None,
+        *,
+        open_timeout_s: float = OPEN_TIMEOUT_S,
+        read_timeout_s: float = READ_TIMEOUT_S,
+        backoff: Backoff | None = None,
+    ) -> None:
+        super().__init__(redacted_url(url), fps, backoff, read_timeout_s)
+        self._url = url
+        self._open_timeout_s = open_timeout_s
+        self._properties = _timeouts(open_timeout_s, read_timeout_s)
+        if _THREADS_VARIABLE not in os.environ:
+            self._properties += [cv2.CAP_PROP_N_THREADS, 1]
+
+    def _open(self) -> cv2.VideoCapture:
+        with environment_default("OPENCV_FFMPEG_CAPTURE_OPTIONS", _FFMPEG_OPTIONS):
+            capture = cv2.VideoCapture(self._url, cv2.CAP_FFMPEG, self._properties)
+        # Of a stream without an end FFmpeg makes a negative count.
+        frames = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        if capture.isOpened() and frames > 0:
+            capture.release()
+            raise SourceError(
+                f"{self.name} is a recording",
+                required="a live stream",
+                found=f"{frames:.0f} frames",
+                fix="Download it and give the file.",
+            )
+        return capture
+
+    def _refusal(self) -> SourceError:
+        return SourceError(
+            f"{self.name} gives no video",
+            required=f"a stream within {self._open_timeout_s:g} s",
+            found=_reachable(self._url),
+            fix="Check address, path, user and password.",
+        )
+
+
+class Pipeline(LiveSource):
+    """A GStreamer pipeline that ends in ``appsink``, where OpenCV was built with GStreamer.
+
+    Args:
+        pipeline: such as ``nvarguscamerasrc ! nvvidconv ! video/x-raw,format=BGRx ! videoconvert
+            ! video/x-raw,format=BGR ! appsink drop=true max-buffers=1``.
+        fps, open_timeout_s, read_timeout_s, backoff: as of :class:`UrlStream`.
+
+    Raises:
+        SourceError: OpenCV has no GStreamer, the pipeline has no ``appsink``, or ``fps`` is not
+            positive and finite. While iterating: the pipeline does not start.
+    """
+
+    def __init__(
+        self,
+        pipeline: str,
+        fps: float | None = None,
+        *,
+        open_timeout_s: float = OPEN_TIMEOUT_S,
+        read_timeout_s: float = READ_TIMEOUT_S,
+        backoff: Backoff | None = None,
+    ) -> None:
+        super().__init__(redacted_pipeline(pipeline), fps, backoff, read_timeout_s)
+        self._pipeline = pipeline
+        self._timeouts = _timeouts(open_timeout_s, read_timeout_s)
+        if "appsink" not in pipeline:
+            raise SourceError(
+                f"the pipeline {self.name} hands out no frames", required="appsink at its end"
+            )
+        with quiet_opencv():
+            usable = cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER)
+        if not usable:
+            raise SourceError(
+                f"the pipeline {self.name} cannot be run",
+                required="an OpenCV with GStreamer, as on Jetson",
+                found=f"OpenCV {cv2.__version__} without it",
+                fix="Packages from PyPI have none: use the system's OpenCV, a /dev/video device "
+                "or a URL.",
+            )
+
+    def _open(self) -> cv2.VideoCapture:
+        return cv2.VideoCapture(self._pipeline, cv2.CAP_GSTREAMER, self._timeouts)
+
+    def _refusal(self) -> SourceError:
+        return SourceError(
+            f"the pipeline {self.name} gives no video",
+            fix="Try it with gst-launch-1.0, with fakesink in place of appsink.",
+        )
+
+
+def _timeouts(open_timeout_s: float, read_timeout_s: float) -> list[int]:
+    return [
+        cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
+        round(1000 * open_timeout_s),
+        cv2.CAP_PROP_READ_TIMEOUT_MSEC,
+        round(1000 * read_timeout_s),
+    ]
+
+
+def _reachable(url: str) -> str:
+    """What is known of a stream that FFmpeg could not open: FFmpeg itself tells OpenCV nothing."""
+    parts = urlsplit(url)
+    port = parts.port or _TCP_PORTS.get(parts.scheme)
+    if parts.hostname is None or port is None:
+        return "no packet"
+    try:
+        with socket.create_connection((parts.hostname, port), timeout=3):
+            return "a server that answers, and no video"
+    except (socket.gaierror, UnicodeError):
+        return "no such host"
+    except TimeoutError:
+        return "no answer"
+    except OSError as error:
+        return error.strerror or type(error).__name__

@@ -1,0 +1,192 @@
+"""What users write for a source, and what others may see of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from hermes_edge.errors import SourceError
+from hermes_edge.sources import (
+    Camera,
+    ImageFolder,
+    Pipeline,
+    UrlStream,
+    open_source,
+    parse_address,
+)
+from hermes_edge.sources.address import FORMS
+from hermes_edge.sources.redact import redacted_pipeline, redacted_url
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "kind", "shown"),
+    [
+        ("cam0", "video0", "camera", "/dev/video0"),
+        ("cam12", "video12", "camera", "/dev/video12"),
+        ("/dev/video3", "video3", "camera", "/dev/video3"),
+        ("/dev/v4l/by-id/usb-x", "usb-x", "camera", "/dev/v4l/by-id/usb-x"),
+        ("door=cam1", "door", "camera", "/dev/video1"),
+        ("rtsp://10.0.0.7/s", "10.0.0.7", "url", "rtsp://10.0.0.7/s"),
+        ("a-b_9=RTSP://u:p@h:554/s", "a-b_9", "url", "RTSP://***@h:554/s"),
+        ("https://h/a?t=1", "h", "url", "https://h/a?***"),
+        ("udp://:5000", "stream", "url", "udp://:5000"),
+        ("yard=udp://@239.0.0.1:5000", "yard", "url", "udp://***@239.0.0.1:5000"),
+        ("videotestsrc ! appsink", "pipeline", "pipeline", "videotestsrc ! appsink"),
+        ("x=filesrc location=a ! appsink", "x", "pipeline", "filesrc location=a ! appsink"),
+        ("v4l2src device=/dev/video0 ! appsink", "pipeline", "pipeline", None),
+        ("missing.mp4", "missing", "file", "missing.mp4"),
+        ("some/where", "where", "file", "some/where"),
+    ],
+)
+def test_what_an_address_means(text: str, name: str, kind: str, shown: str | None) -> None:
+    address = parse_address(text)
+    assert (address.name, address.kind, address.shown) == (name, kind, shown or text)
+    assert address.live == (kind != "file")
+
+
+def test_an_existing_file_is_meant_whatever_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("door=cam0", "cam7.avi", "a ! b.mp4"):
+        Path(name).touch()
+        assert parse_address(name).kind == "file"
+        assert parse_address(f"door={name}").target == name
+        assert parse_address(f"door={name}").name == "door"
+    Path("frames").mkdir()
+    assert parse_address("frames").kind == "folder"
+    # A path is never an address.
+    assert parse_address(Path("rtsp:/host/x")).kind == "file"
+
+
+def test_opening(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "1.png"), np.zeros((4, 4), np.uint8))
+    assert isinstance(open_source(str(tmp_path)), ImageFolder)
+    with pytest.raises(SourceError, match="does not exist"):
+        open_source("missing.mp4")
+    # The live ones connect when they are read.
+    assert isinstance(open_source("cam0", 2), Camera)
+    stream = open_source("rtsp://u:p@127.0.0.1/s", 2)
+    assert isinstance(stream, UrlStream)
+    assert stream.fps == 2
+    assert stream.live
+
+
+@pytest.mark.parametrize("text", ["", "cam", "camera0", "nothing", "9"])
+def test_words_that_are_no_address(text: str) -> None:
+    with pytest.raises(SourceError) as refused:
+        parse_address(text)
+    assert str(refused.value) == (f"no source goes by that name: required {FORMS}, found {text!r}")
+
+
+def test_an_unknown_scheme() -> None:
+    with pytest.raises(SourceError) as refused:
+        parse_address("ftp://u:p@host/a")
+    assert str(refused.value) == (
+        f"ftp://***@host/a has an unknown scheme: required {FORMS}, found ftp://"
+    )
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["rtsp://", "http:///x", "rtsp://h:99999/", "rtsp://h:a/", "http://h/a b", "http://[::1/"],
+)
+def test_urls_that_lead_nowhere(url: str) -> None:
+    with pytest.raises(SourceError) as refused:
+        parse_address(url)
+    assert str(refused.value) == (
+        f"{redacted_url(url)} is not an address: "
+        "required scheme://user:password@host:port/path, with odd characters as %XX"
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("rtsp://h/s", "rtsp://h/s"),
+        ("rtsp://user:s3cret@h:554/s", "rtsp://***@h:554/s"),
+        ("rtsp://s3cret@h/s", "rtsp://***@h/s"),
+        ("rtsp://user:s3c@ret@h/s", "rtsp://***@h/s"),
+        ("rtsp://user:s3c:ret@[::1]:554/s", "rtsp://***@[::1]:554/s"),
+        ("http://h/v?token=s3cret&x=1", "http://h/v?***"),
+        ("http://h?s3cret", "http://h?***"),
+        ("http://h/v#s3cret", "http://h/v#***"),
+        ("rtsp://h/user=admin&password=s3cret&channel=1/x", "rtsp://h/user=***/x"),
+        # Unescaped, so that it is unclear where the password ends.
+        ("rtsp://user:s3c/ret@h/s", "rtsp://***"),
+        ("rtsp://user:s3c?ret@h/s", "rtsp://***"),
+        ("rtsp://user:s3c#ret@h/s", "rtsp://***"),
+        ("http://h/v?mail=s3c@ret", "http://***"),
+        ("s3cret", "***"),
+    ],
+)
+def test_secrets_of_a_url(url: str, shown: str) -> None:
+    assert redacted_url(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "shown"),
+    [
+        (
+            "rtspsrc location=rtsp://u:s3cret@h/s?k=s3cret latency=0 ! appsink",
+            "rtspsrc location=rtsp://***@h/s?*** latency=0 ! appsink",
+        ),
+        (
+            'rtspsrc location="rtsp://u:s3cret@h/s" ! appsink',
+            'rtspsrc location="rtsp://***@h/s" ! appsink',
+        ),
+        ("rtspsrc user-id=bob user-pw=s3cret ! x", "rtspsrc user-id=*** user-pw=*** ! x"),
+        ("souphttpsrc user-pw = 's3 cret' ! x", "souphttpsrc user-pw = *** ! x"),
+        ('x proxy-pw="s3\\"cret" location=h ! y', "x proxy-pw=*** location=h ! y"),
+        ("x auth-token=s3cret! y", "x auth-token=***! y"),
+    ],
+)
+def test_secrets_of_a_pipeline(pipeline: str, shown: str) -> None:
+    assert redacted_pipeline(pipeline) == shown
+
+
+def test_no_secret_in_a_representation() -> None:
+    address = parse_address("door=rtsp://user:s3cret@h/s?t=s3cret")
+    assert repr(address) == "Address(name='door', kind='url', shown='rtsp://***@h/s?***')"
+    assert "s3cret" not in f"{address} {address.open()!r} {address.open().name}"
+
+
+def test_a_name_that_is_not_utf8_can_be_printed() -> None:
+    address = parse_address(os.fsdecode(b"/dev/v4l/\xff"))
+    assert address.shown == "/dev/v4l/\ufffd"
+
+
+HAS_GSTREAMER = cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER)
+
+
+def test_a_pipeline_needs_an_appsink() -> None:
+    with pytest.raises(SourceError) as refused:
+        Pipeline("videotestsrc ! fakesink")
+    assert str(refused.value) == (
+        "the pipeline videotestsrc ! fakesink hands out no frames: required appsink at its end"
+    )
+
+
+@pytest.mark.skipif(HAS_GSTREAMER, reason="OpenCV has GStreamer")
+def test_a_pipeline_where_opencv_has_no_gstreamer(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SourceError) as refused:
+        open_source("rtspsrc location=rtsp://u:s3cret@h/s ! decodebin ! appsink")
+    assert str(refused.value) == (
+        "the pipeline rtspsrc location=rtsp://***@h/s ! decodebin ! appsink cannot be run: "
+        "required an OpenCV with GStreamer, as on Jetson, "
+        f"found OpenCV {cv2.__version__} without it. Packages from PyPI have none: "
+        "use the system's OpenCV, a /dev/video device or a URL."
+    )
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.skipif(not HAS_GSTREAMER, reason="OpenCV has no GStreamer")
+def test_a_pipeline_gives_frames() -> None:
+    text = "videotestsrc ! video/x-raw,width=96,height=64 ! videoconvert ! appsink"
+    with open_source(text) as source:
+        frame = next(iter(source))
+    assert frame.image.shape == (64, 96, 3)
