@@ -19,13 +19,12 @@ class Admission:
         self._device, self._limit_bytes = device, limit_bytes
         self._held: dict[int, tuple[str, int]] = {}
         self._keys = itertools.count()
-        self._lock = threading.Lock()
+        self._admitting = threading.Lock()
 
     @property
     def held_bytes(self) -> int:
         """Of all sessions."""
-        with self._lock:
-            return self._sum()
+        return _sum(self._held.copy())
 
     def admit(self, name: str, slab_bytes: int, spare_bytes: int) -> int:
         """Count a session in.
@@ -38,10 +37,12 @@ class Admission:
         """
         wanted = slab_bytes + spare_bytes
         required = f"{wanted:,} bytes (slabs {slab_bytes:,}, spare {spare_bytes:,})"
-        with self._lock:
-            if self._limit_bytes is not None and self._sum() + wanted > self._limit_bytes:
-                left = max(self._limit_bytes - self._sum(), 0)
-                others = ", ".join(f"{other} {nbytes:,}" for other, nbytes in self._held.values())
+        with self._admitting:
+            # A copy: a session that is garbage is counted out by whatever thread finds it.
+            held = self._held.copy()
+            if self._limit_bytes is not None and _sum(held) + wanted > self._limit_bytes:
+                left = max(self._limit_bytes - _sum(held), 0)
+                others = ", ".join(f"{other} {nbytes:,}" for other, nbytes in held.values())
                 raise BudgetError(
                     f"the memory of {name} does not fit the limit for all streams",
                     required=required,
@@ -62,9 +63,12 @@ class Admission:
             return key
 
     def release(self, key: int) -> None:
-        """Count a session out; twice is fine."""
-        with self._lock:
-            self._held.pop(key, None)
+        """Count a session out; twice is fine.
 
-    def _sum(self) -> int:
-        return sum(nbytes for _, nbytes in self._held.values())
+        Takes no lock: the garbage collector may come to it from within :meth:`admit`.
+        """
+        self._held.pop(key, None)
+
+
+def _sum(held: dict[int, tuple[str, int]]) -> int:
+    return sum(nbytes for _, nbytes in held.values())

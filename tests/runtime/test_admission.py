@@ -11,6 +11,7 @@ import pytest
 from hermes_edge.engines.views import CpuDevice
 from hermes_edge.errors import BudgetError
 from hermes_edge.runtime import Runtime, Session
+from hermes_edge.runtime.admission import Admission
 
 
 def _session(runtime: Runtime, name: str, budget: int = 64) -> Session:
@@ -78,3 +79,19 @@ def test_a_device_that_has_not_as_much_left_refuses(
         _session(runtime, "front")
     monkeypatch.setattr(CpuDevice, "free_bytes", lambda self: None)
     _session(runtime, "front")
+
+
+def test_garbage_that_is_found_while_a_stream_is_admitted_is_counted_out() -> None:
+    class Collecting(CpuDevice):
+        """Asked for its free memory in the midst of an admission."""
+
+        def free_bytes(self) -> int | None:
+            admission.release(first)
+            return None
+
+    admission = Admission(Collecting(), None)
+    first = -1
+    first = admission.admit("first", 100, 10)
+    assert admission.held_bytes == 110
+    admission.admit("second", 7, 1)
+    assert admission.held_bytes == 8
