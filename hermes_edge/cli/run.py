@@ -1,114 +1,115 @@
-"""``hermes-edge run``: a video is streamed, questions are answered at their times."""
+"""``hermes-edge run``: streams are watched, and questions about them answered."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
 
-import typer
-
-from hermes_edge.cli.transcript import JsonTranscript, TextTranscript, Transcript
-from hermes_edge.errors import SettingsError
-from hermes_edge.service.questions import feed_until_due, parse_question
+from hermes_edge.cli import options
+from hermes_edge.cli.output import stderr, stdout, warn
+from hermes_edge.cli.signals import stop_on_signals
+from hermes_edge.cli.transcript import JsonTranscript, SharedTranscript, TextTranscript, Transcript
+from hermes_edge.errors import EngineError, HermesEdgeError, SettingsError
+from hermes_edge.service.logs import set_up_logs
 from hermes_edge.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from hermes_edge.runtime import Runtime, SamplingParams, Session
+    from hermes_edge.runtime import Runtime, SamplingParams
+    from hermes_edge.service.service import Service
+    from hermes_edge.service.stream import Stream
 
 
 def run(
-    video: Annotated[Path, typer.Argument(help="Video file, or folder of images.")],
-    ask: Annotated[
-        list[str],
-        typer.Option(
-            metavar="TIME QUESTION", help='Such as "0:12 What is happening?"; may be repeated.'
-        ),
-    ],
-    bundle: Annotated[Path | None, typer.Option(help="Folder of the bundle.")] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="Settings file.", show_default="./hermes-edge.toml")
-    ] = None,
-    policy: Annotated[str | None, typer.Option(help="What the memory keeps.")] = None,
-    scoring: Annotated[
-        str | None, typer.Option(help="forward or embedding, of the hermes policies.")
-    ] = None,
-    reindexing: Annotated[
-        str | None, typer.Option(help="lazy or eager, of the hermes policies.")
-    ] = None,
-    smoothing: Annotated[
-        str | None, typer.Option(help="recursive or one-step, of the hermes policies.")
-    ] = None,
-    budget: Annotated[str | None, typer.Option(help="Tokens a layer, or 64MiB, 0.5GiB.")] = None,
-    fps: Annotated[float | None, typer.Option(help="Frames per second of video.")] = None,
-    chunk_frames: Annotated[int | None, typer.Option(help="Frames encoded at once.")] = None,
-    reserve_tokens: Annotated[
-        int | None, typer.Option(help="Rows kept free for a question and its answer.")
-    ] = None,
-    slice_workspace: Annotated[
-        str | None, typer.Option(help="For the attention of one pass, such as 64MiB.")
-    ] = None,
-    system: Annotated[str | None, typer.Option(help="System text.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Longest answer.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Nucleus of the sampling.")] = None,
-    repetition_penalty: Annotated[float | None, typer.Option(help="1 is none.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the sampling.")] = None,
-    stop: Annotated[list[str] | None, typer.Option(help="End an answer before this text.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N.")] = None,
-    backend: Annotated[
-        str | None, typer.Option(help="onnxruntime, or tensorrt with plans of hermes-edge build.")
-    ] = None,
-    threads: Annotated[int | None, typer.Option(help="0 is one per core.")] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document per line.")
-    ] = False,
+    sources: options.Sources,
+    ask: options.Ask = None,
+    stdin: options.Stdin = False,
+    bundle: options.Bundle = None,
+    config: options.Config = None,
+    policy: options.Policy = None,
+    scoring: options.Scoring = None,
+    reindexing: options.Reindexing = None,
+    smoothing: options.Smoothing = None,
+    budget: options.Budget = None,
+    fps: options.Fps = None,
+    chunk_frames: options.ChunkFrames = None,
+    reserve_tokens: options.ReserveTokens = None,
+    slice_workspace: options.SliceWorkspace = None,
+    system: options.System = None,
+    max_tokens: options.MaxTokens = None,
+    temperature: options.Temperature = None,
+    top_p: options.TopP = None,
+    repetition_penalty: options.RepetitionPenalty = None,
+    seed: options.Seed = None,
+    stop: options.Stop = None,
+    device: options.Device = None,
+    backend: options.Backend = None,
+    threads: options.Threads = None,
+    memory_limit: options.MemoryLimit = None,
+    backpressure: options.Backpressure = None,
+    skip_still: options.SkipStill = None,
+    snapshots: options.Snapshots = None,
+    save_every: options.SaveEvery = None,
+    keep: options.Keep = None,
+    silent_after: options.SilentAfter = None,
+    engine_timeout: options.EngineTimeout = None,
+    metrics_port: options.MetricsPort = None,
+    metrics_address: options.MetricsAddress = None,
+    log_json: options.LogJson = None,
+    as_json: options.AsJson = False,
 ) -> None:
-    """Stream VIDEO and answer questions at their times. Streaming ends with the last question."""
-    settings = load_settings(
-        {
-            "config": config,
-            "bundle": bundle,
-            "policy": policy,
-            "scoring": scoring,
-            "reindexing": reindexing,
-            "smoothing": smoothing,
-            "budget": budget,
-            "fps": fps,
-            "chunk_frames": chunk_frames,
-            "reserve_tokens": reserve_tokens,
-            "slice_workspace": slice_workspace,
-            "system": system,
-            "max_tokens": max_tokens,
-            "temperature": temperature,
-            "top_p": top_p,
-            "repetition_penalty": repetition_penalty,
-            "seed": seed,
-            "stop": stop or None,
-            "device": device,
-            "backend": backend,
-            "threads": threads,
-        }
-    )
-    transcript = JsonTranscript() if as_json else TextTranscript()
-    run_stream(video, ask, settings, transcript)
+    """Watch SOURCES and answer questions.
+
+    Files end with themselves, or with the last question; live sources with Ctrl-C or SIGTERM, after
+    which memories are saved and the exit code is 0. A second signal ends the process at once.
+    """
+    given = {key: value for key, value in locals().items() if key in Settings.model_fields}
+    settings = load_settings({**given, "stop": stop or None})
+    run_streams(sources, ask or [], settings, from_stdin=stdin, as_json=as_json)
 
 
-def run_stream(video: Path, asked: list[str], settings: Settings, transcript: Transcript) -> None:
-    """Open everything, stream, answer, and close with a summary."""
-    from hermes_edge.runtime import open_source
+def run_streams(
+    texts: list[str], asks: list[str], settings: Settings, *, from_stdin: bool, as_json: bool
+) -> None:
+    """Open everything, watch, answer, and close with a summary of each stream.
 
-    questions = [parse_question(text) for text in asked]
-    params = sampling_params(settings)
-    with open_source(video, settings.fps) as source:
+    Raises:
+        HermesEdgeError: something cannot be opened, or a stream has failed; then the others went
+            on to their ends.
+    """
+    from hermes_edge.cli.streams import Asked, check_questions, open_streams, parse_addresses
+    from hermes_edge.service.questions import parse_question
+
+    addresses = parse_addresses(texts)
+    questions = [parse_question(text) for text in asks]
+    check_questions(questions, addresses)
+    runs_on = any(address.live for address in addresses) or settings.snapshots is not None
+    set_up_logs(as_json=settings.log_json, verbose=runs_on or settings.metrics_port is not None)
+    asked = Asked(questions, sampling_params(settings), to_the_end=from_stdin)
+    transcript = _transcript(as_json, shared=len(addresses) > 1 or runs_on or from_stdin)
+    table = runs_on and not as_json and stdout().is_terminal
+    with ExitStack() as opened:
+        sources = [
+            (address, opened.enter_context(address.open(settings.fps))) for address in addresses
+        ]
         runtime = load_runtime(settings)
-        with open_session(runtime, settings) as session:
-            for due in feed_until_due(session, source, questions):
-                transcript.question(due, session)
-                answers = session.ask(due.question.text, params, stream=True)
-                for piece in answers:
-                    transcript.piece(piece)
-                transcript.answer(due, answers.answer)
-            transcript.summary(runtime.manifest, session, source.ended_early)
+        streams = open_streams(sources, runtime, settings, asked, transcript)
+        for stream in streams:
+            opened.callback(stream.close)
+        stop = opened.enter_context(stop_on_signals())
+        with _service(runtime, streams, settings, table=table) as (service, look):
+            if from_stdin:
+                _ask_from_stdin(service, transcript)
+            service.wait(stop, look)
+        for stream in streams:
+            if stream.error is None:
+                transcript.summary(runtime.manifest, stream)
+    for stream in streams:
+        if stream.error is not None:
+            raise stream.error
 
 
 def load_runtime(settings: Settings) -> Runtime:
@@ -131,23 +132,7 @@ def load_runtime(settings: Settings) -> Runtime:
         device=settings.device,
         backend=settings.backend,
         threads=settings.threads,
-    )
-
-
-def open_session(runtime: Runtime, settings: Settings) -> Session:
-    """A session as the settings say."""
-    budget = settings.budget
-    return runtime.session(
-        budget_tokens=budget.tokens if budget is not None else None,
-        budget_bytes=budget.nbytes if budget is not None else None,
-        policy=settings.policy,
-        scoring=settings.scoring,
-        reindexing=settings.reindexing,
-        smoothing=settings.smoothing,
-        chunk_frames=settings.chunk_frames,
-        reserve_tokens=settings.reserve_tokens,
-        workspace_bytes=settings.slice_workspace,
-        system=settings.system,
+        memory_bytes=settings.memory_limit,
     )
 
 
@@ -163,3 +148,72 @@ def sampling_params(settings: Settings) -> SamplingParams:
         stop=settings.stop,
         seed=settings.seed,
     )
+
+
+def _transcript(as_json: bool, *, shared: bool) -> Transcript:
+    if as_json:
+        return JsonTranscript()
+    return SharedTranscript() if shared else TextTranscript()
+
+
+@contextmanager
+def _service(
+    runtime: Runtime, streams: list[Stream], settings: Settings, *, table: bool
+) -> Iterator[tuple[Service, Callable[[], object] | None]]:
+    """Streams that run, with metrics where they are wanted; and what keeps a table alive, if any.
+
+    Raises:
+        SettingsError: the metrics' port is taken.
+    """
+    from hermes_edge.cli.table import StreamTable
+    from hermes_edge.service.metrics import StreamCollector, serve_metrics
+    from hermes_edge.service.service import Service
+
+    with ExitStack() as opened:
+        if settings.metrics_port is not None:
+            collector = StreamCollector(
+                lambda: [stream.status() for stream in streams], lambda: runtime.call_in_flight_s
+            )
+            end = serve_metrics(collector, settings.metrics_port, settings.metrics_address)
+            opened.callback(end)
+        service = Service(
+            runtime,
+            streams,
+            _leave_hanging,
+            silent_after_s=settings.silent_after,
+            engine_timeout_s=settings.engine_timeout,
+        )
+        opened.callback(service.stop)
+        drawn = opened.enter_context(StreamTable(service.statuses)) if table else None
+        yield service, drawn.look if drawn is not None else None
+
+
+def _leave_hanging(took_s: float) -> None:
+    # Nothing in this process can end the call, or a thread that waits for it.
+    stderr().print(f"error: an engine call has not returned for {took_s:.0f} s", style="red")
+    os._exit(EngineError.exit_code)
+
+
+def _ask_from_stdin(service: Service, transcript: Transcript) -> None:
+    """A thread that asks line after line, each of the stream that it names, or of all."""
+    from hermes_edge.service.questions import DueQuestion, TimedQuestion
+
+    streams = {stream.name: stream for stream in service.streams}
+
+    def ask(stream: Stream, text: str) -> None:
+        due = DueQuestion(TimedQuestion(stream.newest_s, text, stream.name), late=False)
+        try:
+            answer = stream.ask(text)
+        except HermesEdgeError as error:
+            warn(f"{stream.name}: {error}")
+        else:
+            transcript.answer(stream, due, answer)
+
+    def read() -> None:
+        for line in sys.stdin:
+            name, at, text = line.strip().partition("@")
+            asked = streams.get(name) if at else None
+            for stream in [asked] if asked is not None else streams.values():
+                ask(stream, (text if asked is not None else line).strip())
+
+    threading.Thread(target=read, name="questions", daemon=True).start()

@@ -106,6 +106,11 @@ class Session:
             self._append(tokens, times)
 
     @property
+    def chunk_frames(self) -> int:
+        """Frames between two compactions."""
+        return self._parts.shape.chunk_frames
+
+    @property
     def waiting_since_s(self) -> float | None:
         """``time.monotonic()`` at the capture of the oldest frame that is not encoded; or None."""
         since_s = self._parts.claim.oldest_s

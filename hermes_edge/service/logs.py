@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from datetime import datetime, timezone
+from typing import TextIO
 
 LOGGER = "hermes_edge"
 
@@ -35,12 +37,25 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(document, allow_nan=False)
 
 
-def set_up_logs(handler: logging.Handler, *, as_json: bool) -> None:
-    """Send everything that hermes-edge logs, and nothing else, to one handler."""
+class _Stderr(logging.StreamHandler[TextIO]):
+    """The stderr of the moment: a table that lives at the bottom of a terminal replaces it."""
+
+    @property
+    def stream(self) -> TextIO:
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, stream: TextIO) -> None:
+        """The base class sets the one of its construction."""
+
+
+def set_up_logs(*, as_json: bool, verbose: bool) -> None:
+    """Send what hermes-edge logs, and nothing else, to stderr; warnings alone, or all of it."""
+    handler = _Stderr()
     handler.setFormatter(JsonFormatter() if as_json else TextFormatter())
     logger = logging.getLogger(LOGGER)
     logger.handlers = [handler]
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.INFO if verbose else logging.WARNING)
     logger.propagate = False
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from hermes_edge.errors import QuestionError, SettingsError
-from hermes_edge.runtime import Frame
 from hermes_edge.units import TIME_FORM, parse_time
+
+if TYPE_CHECKING:
+    from hermes_edge.sources import Frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +61,20 @@ def feed_until_due(
     feed: Callable[[Frame], object],
     frames: Iterable[Frame],
     questions: Sequence[TimedQuestion],
+    *,
+    to_the_end: bool = False,
 ) -> Iterator[DueQuestion]:
     """Feed frames and yield every question as it falls due, in the order of their times.
 
     All frames up to a question's time are fed before it is yielded. Frames after the last question
-    are not decoded; without any question all frames are fed.
+    are not decoded, but where there is none, or ``to_the_end``.
     """
     waiting = sorted(questions, key=lambda question: question.at_s)
     newest_s = -math.inf
     for frame in frames:
         while waiting and waiting[0].at_s < frame.time_s:
             yield DueQuestion(waiting.pop(0), late=False)
-        if questions and not waiting:
+        if questions and not waiting and not to_the_end:
             return
         feed(frame)
         newest_s = frame.time_s

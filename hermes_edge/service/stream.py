@@ -6,15 +6,16 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from hermes_edge.errors import HermesEdgeError
+from hermes_edge.errors import QuestionError
 from hermes_edge.runtime import Answer, Frame, SamplingParams, Session
+from hermes_edge.runtime.session import GREEDY
 from hermes_edge.service.questions import DueQuestion, TimedQuestion, feed_until_due
 from hermes_edge.service.status import State, StreamStatus, Times
-from hermes_edge.snapshots import Saver
+from hermes_edge.snapshots import Saver, SaverCounts
 from hermes_edge.sources import Capture
 
 log = logging.getLogger("hermes_edge.streams")
@@ -42,8 +43,8 @@ class StreamPlan:
 
     Attributes:
         name: of the stream.
-        questions: asked at their times; the stream ends with the last of them, or with its source
-            where there are none.
+        questions: asked at their times; the stream ends with the last of them.
+        to_the_end: it ends with its source instead, as a stream without questions does.
         params: how answers are decoded.
         chunk_period_s: no frame waits longer than that to be encoded.
         begins_s: time of the stream's first frame. Frames of a file before it were seen already.
@@ -53,7 +54,8 @@ class StreamPlan:
 
     name: str
     questions: Sequence[TimedQuestion] = ()
-    params: SamplingParams = SamplingParams()
+    params: SamplingParams = GREEDY
+    to_the_end: bool = False
     chunk_period_s: float = math.inf
     begins_s: float = 0.0
     skips_s: float = -math.inf
@@ -62,7 +64,7 @@ class StreamPlan:
 
 class Stream:
     """Feeds a session from a capture until the source ends, the last question is answered, or
-    :meth:`stop`; saves at the end where there is a saver."""
+    :meth:`end`; saves at the end where there is a saver."""
 
     def __init__(
         self,
@@ -75,9 +77,11 @@ class Stream:
         self.plan, self.session = plan, session
         self._capture, self._listener, self._saver = capture, listener, saver
         self.error: Exception | None = None
-        self.unasked = len(plan.questions)
+        """What ended the stream, or the first question that could not be asked."""
+        self.unanswered = len(plan.questions)
         self._state: State = "starting"
         self._stopping = False
+        self.newest_s = max(plan.skips_s, 0.0)
         self._newest_wall_s: float | None = None
         self._first_token, self._further_token = Times(), Times()
         self._rate = _Rate()
@@ -108,13 +112,22 @@ class Stream:
         """Begin to feed."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """Take no more frames; returns when the call in flight is done and the memory is saved."""
+    def leave(self) -> None:
+        """Take no more frames and ask no more; returns at once."""
         self._stopping = True
+
+    def end(self) -> None:
+        """Leave; returns when the frames in hand are encoded and the memory is saved."""
+        self.leave()
         self._capture.close()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
         if self._saver is not None:
             self._saver.close()
+
+    def close(self) -> None:
+        """End, and give the memory back."""
+        self.end()
         self.session.close()
 
     def ask(self, text: str) -> Answer:
@@ -130,7 +143,7 @@ class Stream:
     def status(self) -> StreamStatus:
         """How it stands; waits for nothing."""
         seen = self._capture.counters()
-        saves = self._saver.counts if self._saver is not None else None
+        saves = self._saver.counts if self._saver is not None else SaverCounts()
         newest_s = self._newest_wall_s
         return StreamStatus(
             name=self.name,
@@ -151,9 +164,9 @@ class Stream:
             first_token=self._first_token,
             further_token=self._further_token,
             stages=self.session.timings(),
-            save_failures=saves.failures if saves else 0,
-            save=saves.save if saves else Times(),
-            pause=saves.pause if saves else Times(),
+            save_failures=saves.failures,
+            save=Times(saves.saves, saves.total_ms),
+            pause=Times(saves.saves, saves.pause_ms),
             restored=self.plan.restored,
         )
 
@@ -161,14 +174,14 @@ class Stream:
         state: State = "ended"
         self._state = "running"
         try:
-            for due in feed_until_due(self._feed, self._frames(), self.plan.questions):
+            plan = self.plan
+            for due in feed_until_due(
+                self._feed, self._frames(), plan.questions, to_the_end=plan.to_the_end
+            ):
                 if self._stopping:
                     break
                 self._answer(due)
-        except HermesEdgeError as error:
-            self.error, state = error, "failed"
-            log.error("%s: %s", self.name, error)
-        except Exception as error:  # a defect: raised again by the thread that waits for the stream
+        except Exception as error:  # of any kind: raised again by whoever waits for the stream
             self.error, state = error, "failed"
         self._capture.close()
         self._report()
@@ -178,6 +191,8 @@ class Stream:
         """The stream's frames at the stream's own times; encodes what has waited for a chunk."""
         while True:
             frame = self._capture.next_frame(self._patience_s())
+            if self._stopping:
+                return
             if frame is not None:
                 at_s = self.plan.begins_s + frame.time_s
                 if at_s > self.plan.skips_s:
@@ -196,16 +211,25 @@ class Stream:
 
     def _feed(self, frame: Frame) -> None:
         self.session.feed(frame.image, at=frame.time_s, captured_s=frame.captured_s)
-        self._newest_wall_s = frame.wall_s
+        self.newest_s, self._newest_wall_s = frame.time_s, frame.wall_s
         if time.monotonic() - self._reported_s > _REPORT_EVERY_S:
             self._report()
 
     def _answer(self, due: DueQuestion) -> None:
-        self.unasked -= 1
         self._listener.question(self, due)
         pieces = self.session.ask(due.question.text, self.plan.params, stream=True)
-        for piece in pieces:
-            self._listener.piece(self, piece)
+        try:
+            for piece in pieces:
+                self._listener.piece(self, piece)
+                if self._stopping:
+                    pieces.close()
+                    return
+        except QuestionError as error:
+            # A question that cannot be asked is no reason to look away.
+            log.warning("%s: %s", self.name, error)
+            self.error = self.error or error
+            return
+        self.unanswered -= 1
         self._count(pieces.answer)
         self._listener.answer(self, due, pieces.answer)
 
@@ -233,6 +257,3 @@ class _Rate:
             self._marks = [self._marks[1], (now_s, count)]
         since_s, before = self._marks[0]
         return (count - before) / (now_s - since_s) if now_s > since_s else 0.0
-
-
-Clock = Callable[[], float]

@@ -3,13 +3,14 @@
 from hermes_edge.snapshots.file import SnapshotFile
 from hermes_edge.snapshots.folder import SnapshotFolder
 from hermes_edge.snapshots.record import Conversation, Geometry, SnapshotRecord, StreamOptions
-from hermes_edge.snapshots.saver import Saved, Saver
+from hermes_edge.snapshots.saver import Saved, Saver, SaverCounts
 
 __all__ = [
     "Conversation",
     "Geometry",
     "Saved",
     "Saver",
+    "SaverCounts",
     "SnapshotFile",
     "SnapshotFolder",
     "SnapshotRecord",

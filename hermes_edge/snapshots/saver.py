@@ -36,11 +36,13 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class SaverCounts:
-    """For metrics; ``last`` is the newest save that succeeded."""
+    """For metrics: ``last`` is the newest save that succeeded, times are sums over all of them."""
 
     saves: int = 0
     failures: int = 0
     last: Saved | None = None
+    pause_ms: float = 0.0
+    total_ms: float = 0.0
 
 
 class Saveable(Protocol):
@@ -149,7 +151,13 @@ class Saver:
         with self._lock:
             self._written.difference_update(gone)
             saves, failing_since = self._counts.saves + 1, self._failing_since
-            self._counts = replace(self._counts, saves=saves, last=saved)
+            self._counts = replace(
+                self._counts,
+                saves=saves,
+                last=saved,
+                pause_ms=self._counts.pause_ms + saved.pause_ms,
+                total_ms=self._counts.total_ms + saved.total_ms,
+            )
             failures, self._failing_since = self._counts.failures, None
         if failing_since is not None:
             _log.warning("saving works again after %d failures", failures - failing_since)

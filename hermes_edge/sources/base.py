@@ -8,9 +8,10 @@ wall_s    Unix time at which the frame reached this machine; for a file, when it
 from __future__ import annotations
 
 import math
+import time
 from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -25,11 +26,15 @@ _S = TypeVar("_S", bound="Source")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One picture, uint8 RGB [height, width, 3], at ``time_s`` seconds of the stream."""
+    """One picture, uint8 RGB [height, width, 3], at ``time_s`` seconds of the stream.
+
+    ``captured_s`` is ``time.monotonic()`` when it was taken over: what ages are counted from.
+    """
 
     image: Image
     time_s: float
     wall_s: float
+    captured_s: float = field(default_factory=time.monotonic)
 
 
 class GrabbedFrame(NamedTuple):

@@ -44,8 +44,9 @@ def long_video(tmp_path: Path) -> Path:
     return path
 
 
-def test_interrupt_is_130_and_keeps_what_was_answered(
-    random_bundle: Path, spawn: Spawn, long_video: Path
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_in_order_and_keeps_what_was_answered(
+    random_bundle: Path, spawn: Spawn, long_video: Path, number: signal.Signals
 ) -> None:
     process = spawn(
         *("run", long_video, "--bundle", random_bundle, "--fps", 10, "--max-tokens", 2, "--json"),
@@ -53,10 +54,12 @@ def test_interrupt_is_130_and_keeps_what_was_answered(
     )
     assert process.stdout is not None
     first = json.loads(process.stdout.readline())
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     rest, stderr = process.communicate(timeout=60)
-    assert (first["question"], process.returncode) == ("A?", 130)
-    assert (rest, stderr) == ("", "")
+    assert (first["question"], process.returncode, stderr) == ("A?", 0, "")
+    summary = json.loads(rest)
+    assert (summary["type"], summary["unanswered"]) == ("summary", 1)
+    assert 0 < summary["memory"]["frames_seen"] < 3000
 
 
 def test_interrupt_while_loading_is_130_without_a_traceback() -> None:

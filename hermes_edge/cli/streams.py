@@ -1,0 +1,184 @@
+"""From a command line's addresses to streams that can be run."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from hermes_edge.errors import SettingsError
+from hermes_edge.runtime import Runtime, SamplingParams, Session
+from hermes_edge.runtime.resize import FrameResizer
+from hermes_edge.runtime.restoring import Restored, restore_session
+from hermes_edge.service.questions import TimedQuestion
+from hermes_edge.service.stream import Listener, Stream, StreamPlan
+from hermes_edge.settings import Settings
+from hermes_edge.snapshots import Saver
+from hermes_edge.snapshots.folder import newest_first
+from hermes_edge.sources import Address, Capture, Source, parse_address
+
+log = logging.getLogger("hermes_edge.service")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is to be asked of all streams, and how.
+
+    ``to_the_end``: streams end with their sources, also where their last question is answered.
+    """
+
+    questions: Sequence[TimedQuestion]
+    params: SamplingParams
+    to_the_end: bool
+
+
+def parse_addresses(texts: Sequence[str]) -> list[Address]:
+    """Every stream's address; no two have one name.
+
+    Raises:
+        SourceError: one is no address.
+        SettingsError: a name is used twice.
+    """
+    addresses = [parse_address(text) for text in texts]
+    counts = Counter(address.name for address in addresses)
+    if twice := [name for name, count in counts.items() if count > 1]:
+        raise SettingsError(
+            "a stream's name is used twice",
+            required="names that differ",
+            found=", ".join(twice),
+            fix=f"Name them: {twice[0]}-1={addresses[0].shown}",
+        )
+    return addresses
+
+
+def check_questions(questions: Sequence[TimedQuestion], addresses: Sequence[Address]) -> None:
+    """Refuse a question to a stream that is not there.
+
+    Raises:
+        SettingsError: there is no stream of that name.
+    """
+    names = [address.name for address in addresses]
+    for question in questions:
+        if question.stream is not None and question.stream not in names:
+            raise SettingsError(
+                "a question is for an unknown stream",
+                required=" or ".join(names),
+                found=repr(question.stream),
+            )
+
+
+def open_streams(
+    sources: Sequence[tuple[Address, Source]],
+    runtime: Runtime,
+    settings: Settings,
+    asked: Asked,
+    listener: Listener,
+) -> list[Stream]:
+    """Sessions, captures and savers of all streams; none is fed yet.
+
+    Raises:
+        BudgetError: the streams do not fit the device together.
+        SnapshotError: there are snapshots of a stream, and none that can be restored.
+        StorageError: the snapshots' folder cannot be written.
+        SettingsError: as of :meth:`Runtime.session`.
+    """
+    with ExitStack() as opened:
+        streams = []
+        for address, source in sources:
+            stream = _open_stream(address, source, runtime, settings, asked, listener)
+            opened.callback(stream.close)
+            streams.append(stream)
+        opened.pop_all()
+    return streams
+
+
+def _open_stream(
+    address: Address,
+    source: Source,
+    runtime: Runtime,
+    settings: Settings,
+    asked: Asked,
+    listener: Listener,
+) -> Stream:
+    restored = _restored(address.name, runtime, settings)
+    session = restored.session if restored else open_session(runtime, settings, address.name)
+    chunk_frames = session.chunk_frames
+    plan = StreamPlan(
+        name=address.name,
+        questions=[q for q in asked.questions if q.stream in (None, address.name)],
+        params=asked.params,
+        to_the_end=asked.to_the_end,
+        chunk_period_s=chunk_frames / settings.fps if address.live else math.inf,
+        begins_s=_begins_s(restored) if restored and address.live else 0.0,
+        skips_s=restored.record.newest_s if restored else -math.inf,
+        restored=restored is not None,
+    )
+    saver = None
+    if settings.snapshots is not None:
+        saver = Saver(
+            session,
+            settings.snapshots,
+            every_s=settings.save_every,
+            keep=settings.keep,
+            stream=address.name,
+        )
+    vision = runtime.manifest.vision
+    capture = Capture(
+        source,
+        settings.backpressure,
+        ring_frames=chunk_frames,
+        skip_still=settings.skip_still,
+        # What waits has the model's size: sixteen frames of a large camera are 100 MB.
+        prepare=FrameResizer(vision.image_size).resize if vision is not None else None,
+    )
+    return Stream(plan, capture, session, listener, saver)
+
+
+def open_session(runtime: Runtime, settings: Settings, name: str) -> Session:
+    """A new session as the settings say."""
+    return runtime.session(name=name, **_options(settings))
+
+
+def _options(settings: Settings) -> dict[str, Any]:
+    budget = settings.budget
+    return {
+        "budget_tokens": budget.tokens if budget is not None else None,
+        "budget_bytes": budget.nbytes if budget is not None else None,
+        "policy": settings.policy,
+        "scoring": settings.scoring,
+        "reindexing": settings.reindexing,
+        "smoothing": settings.smoothing,
+        "chunk_frames": settings.chunk_frames,
+        "reserve_tokens": settings.reserve_tokens,
+        "workspace_bytes": settings.slice_workspace,
+        "system": settings.system,
+    }
+
+
+def _restored(name: str, runtime: Runtime, settings: Settings) -> Restored | None:
+    """The newest good memory of a stream; None where none was ever saved."""
+    folder = settings.snapshots
+    if folder is None or not folder.is_dir() or not newest_first(folder, name):
+        return None
+    restored = restore_session(runtime, folder, name, None, _options(settings))
+    log.info(
+        "%s: goes on from %s, %d frames until %.1f s",
+        name,
+        restored.path.name,
+        restored.record.frames + restored.record.waiting_frames,
+        restored.record.newest_s,
+    )
+    return restored
+
+
+def _begins_s(restored: Restored) -> float:
+    """Stream time now: the time in which nobody looked has passed, too."""
+    record = restored.record
+    away_s = (datetime.now(timezone.utc) - record.saved_at).total_seconds()
+    # A board without a battery may start in the past.
+    return record.newest_s + max(away_s, 0.0)

@@ -1,0 +1,116 @@
+"""Several streams on one set of engines: begun together, watched, and ended in order."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from hermes_edge.process import resident_bytes
+from hermes_edge.runtime import Runtime
+from hermes_edge.service.status import StreamStatus
+from hermes_edge.service.stream import Stream
+from hermes_edge.service.watchdog import Watchdog
+
+log = logging.getLogger("hermes_edge.service")
+
+SUMMARY_EVERY_S = 60.0
+_LOOK_EVERY_S = 0.05
+
+
+class Service:
+    """Runs streams until they end, or until :meth:`stop`.
+
+    Each stream has a thread of its own; whose engine call is next is decided by
+    :class:`hermes_edge.runtime.turns.Turns`.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        streams: Sequence[Stream],
+        on_hang: Callable[[float], object],
+        *,
+        silent_after_s: float,
+        engine_timeout_s: float,
+    ) -> None:
+        """Begin to feed. ``on_hang``: an engine call has not returned for these seconds."""
+        self.streams = tuple(streams)
+        self._runtime = runtime
+        for stream in self.streams:
+            stream.start()
+        self._watchdog = Watchdog(
+            self._silences,
+            lambda: runtime.call_in_flight_s,
+            on_hang,
+            silent_after_s=silent_after_s,
+            engine_timeout_s=engine_timeout_s,
+        )
+
+    def statuses(self) -> list[StreamStatus]:
+        """How every stream stands; waits for nothing."""
+        return [stream.status() for stream in self.streams]
+
+    def wait(self, stop: threading.Event, look: Callable[[], object] | None = None) -> None:
+        """Until all streams have ended or ``stop`` is set; a summary is logged once a minute.
+
+        Args:
+            stop: set by a signal, say.
+            look: called many times a second.
+        """
+        due_s = time.monotonic() + SUMMARY_EVERY_S
+        told: set[str] = set()
+        while not all(stream.ended for stream in self.streams):
+            for stream in self.streams:
+                if stream.ended and stream.error is not None and stream.name not in told:
+                    told.add(stream.name)
+                    log.error("%s: %s", stream.name, stream.error)
+            if look is not None:
+                look()
+            if stop.wait(_LOOK_EVERY_S):
+                return
+            if time.monotonic() >= due_s:
+                due_s += SUMMARY_EVERY_S
+                self.log_summary()
+
+    def stop(self) -> None:
+        """End all streams: the call in flight is finished, memories are saved."""
+        for stream in self.streams:
+            stream.leave()
+        for stream in self.streams:
+            stream.end()
+        self._watchdog.close()
+
+    def log_summary(self) -> None:
+        """One line for all streams."""
+        streams = self.statuses()
+        told = "; ".join(map(summary_of, streams))
+        figures = {"streams": [figures_of(stream) for stream in streams]}
+        log.info("%s", told, extra={"figures": {**figures, "resident_bytes": resident_bytes()}})
+
+    def _silences(self) -> Mapping[str, float]:
+        return {stream.name: stream.silent_s for stream in self.streams if not stream.ended}
+
+
+def summary_of(stream: StreamStatus) -> str:
+    """A stream in half a line."""
+    counts = ", ".join(f"{count:,} {what}" for what, count in stream.frames.items() if count)
+    age = "" if stream.age_s is None else f", age {stream.age_s:.1f} s"
+    first = stream.first_token
+    told = f"{stream.name} {stream.state}: {counts or 'no frame'}{age}, {stream.rows:,} rows"
+    return f"{told}, TTFT {first.last_ms:.0f} ms" if first.count else told
+
+
+def figures_of(stream: StreamStatus) -> dict[str, object]:
+    """The same for machines."""
+    return {
+        "stream": stream.name,
+        "state": stream.state,
+        "frames": dict(stream.frames),
+        "reconnects": stream.reconnects,
+        "age_s": stream.age_s,
+        "rows": stream.rows,
+        "ttft_ms": stream.first_token.last_ms if stream.first_token.count else None,
+        "save_failures": stream.save_failures,
+    }
