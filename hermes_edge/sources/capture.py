@@ -7,6 +7,7 @@ slow says :mod:`hermes_edge.sources.ring`.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
 import time
@@ -97,6 +98,8 @@ class Capture:
         self._thread = threading.Thread(
             target=self._run, name=f"capture {source.name}", daemon=True
         )
+        # A thread that comes back from OpenCV while the interpreter ends would abort the process.
+        atexit.register(self.close)
         self._thread.start()
 
     def __enter__(self) -> Capture:
@@ -189,6 +192,7 @@ class Capture:
                 self._ring.take()
             self._changed.notify_all()
         self.source.close()
+        atexit.unregister(self.close)
         self._thread.join(CLOSE_TIMEOUT_S)
         if self._thread.is_alive():
             log.warning("%s: hangs, and is left to its time-out", self.source.name)

@@ -14,7 +14,7 @@ import imageio_ffmpeg
 import pytest
 
 FFMPEG: str = imageio_ffmpeg.get_ffmpeg_exe()
-LISTEN = "0A"
+LISTEN, ESTABLISHED = "0A", "01"
 
 
 def free_port() -> int:
@@ -23,11 +23,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def listens(port: int) -> bool:
-    """Without connecting: a server of a single client would take that for its client."""
-    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+def is_up(port: int) -> bool:
+    """Whether a server listens, or has its client already: one of a single client listens no more.
+
+    Without connecting, which such a server would take for its client.
+    """
+    sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return any(
-        line.split()[1].endswith(f":{port:04X}") and line.split()[3] == LISTEN for line in lines
+        local.endswith(f":{port:04X}") and state in (LISTEN, ESTABLISHED)
+        for _, local, _, state, *_ in sockets
     )
 
 
@@ -45,7 +49,7 @@ class Server:
             self._command(self.port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         deadline = time.monotonic() + 20
-        while not listens(self.port):
+        while not is_up(self.port):
             assert self._process.poll() is None, "the server has ended"
             assert time.monotonic() < deadline, "the server does not listen"
             time.sleep(0.02)

@@ -108,7 +108,7 @@ def test_many_damaged_frames_in_a_row_are_a_loss(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_damaged(tmp_path / "a.avi", 60, range(5, 60))
-    with Capture(MotionJpeg(tmp_path / "a.avi"), "block") as capture:
+    with Capture(MotionJpeg(tmp_path / "a.avi"), "block", ring_frames=1) as capture:
         assert all(capture.next_frame(PATIENCE_S) is not None for _ in range(6))
         assert capture.counters().bad_frames == MOST_BAD_FRAMES
         assert capture.counters().reconnects == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections import defaultdict
@@ -243,6 +245,19 @@ def test_what_waits_may_be_smaller_than_the_picture(tmp_path: Path) -> None:
     video = VideoFile(write_video(tmp_path / "a.avi", frames=3))
     with Capture(video, prepare=lambda image: image[::8, ::8].copy()) as capture:
         assert [frame.image.shape for frame in capture] == [(6, 8, 3)] * 3
+
+
+def test_a_process_ends_well_that_has_closed_nothing(tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from hermes_edge.sources import Capture, VideoFile\n"
+        "capture = Capture(VideoFile(sys.argv[1]), 'latest')\n"
+        "assert capture.next_frame(20) is not None\n"
+    )
+    path = write_video(tmp_path / "a.avi", frames=3000)
+    command = [sys.executable, "-c", code, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_closed_capture_gives_nothing(tmp_path: Path) -> None:
