@@ -9,6 +9,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -118,11 +119,18 @@ def test_frames_without_vision_and_probes_of_the_caller(
     session.feed_tokens(visual_tokens(10, 1), 1.0)
     path = session.save(tmp_path / "own.safetensors").path
     text = (
-        f"{path} was saved with other settings: required own_probes True, found own_probes False. "
-        "Leave them out, or begin a new memory"
+        f"{path} was saved by a session with probes of its own: required the argument probes as it "
+        "was, found none given"
     )
     with pytest.raises(SettingsError, match=rf"\A{re.escape(text)}\Z"):
         runtime.restore(path)
+    with_guidance = new_session(runtime).save(tmp_path / "guided.safetensors").path
+    text = (
+        f"{with_guidance} was saved by a session without probes of its own: required the argument "
+        "probes left out, found probes"
+    )
+    with pytest.raises(SettingsError, match=rf"\A{re.escape(text)}\Z"):
+        runtime.restore(with_guidance, probes=probes)
     restored = runtime.restore(path, probes=probes)
     for each in (session, restored):
         each.feed_tokens(visual_tokens(6, 2), 2.0)
@@ -196,7 +204,7 @@ def saved(runtime: Runtime, tmp_path: Path) -> Path:
     ],
 )
 def test_settings_that_contradict_the_snapshot(
-    runtime: Runtime, saved: Path, wanted: dict[str, object], required: str, found: str
+    runtime: Runtime, saved: Path, wanted: dict[str, Any], required: str, found: str
 ) -> None:
     if "budget_bytes" in wanted:
         decoder, precision = runtime.manifest.decoder, runtime.manifest.precision
