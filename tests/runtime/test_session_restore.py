@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hermes_edge.engines.views import host_array
+from hermes_edge.engines.views import Array, View, host_array
 from hermes_edge.errors import QuestionError, SettingsError, SnapshotError, StorageError
 from hermes_edge.memory import POLICY_NAMES
 from hermes_edge.runtime import ProbeTokens, Runtime, SamplingParams, Session
@@ -154,6 +154,39 @@ def test_rows_of_a_moment_survive_compactions(
     assert [[array.tobytes() for array in layer] for layer in taken] == before
     assert [[array.tobytes() for array in layer] for layer in twice] == before
     assert store._frozen == []
+
+
+@pytest.mark.parametrize("lost", [0, 9])
+def test_a_lack_of_memory_ends_the_save_and_not_the_stream(
+    runtime: Runtime, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch, lost: int
+) -> None:
+    unbroken, session = new_session(runtime), new_session(runtime)
+    steps = advance(unbroken, 0, 18, snapshot)
+    assert advance(session, 0, 9, snapshot) == steps[:9]
+    store = session._parts.store
+    with store.freeze() as frozen:
+        address = store.slab(lost)[1].address
+        download = frozen._device.download
+
+        def short(view: View) -> Array:
+            if view.address == address:
+                raise MemoryError
+            return download(view)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(frozen._device, "download", short)
+            compacted = session.timings().compactions
+            for index in range(9, 12):
+                step(session, index)
+            assert session.timings().compactions == compacted + 1
+        text = (
+            "there is no memory to copy the rows that are saved: required room for them beside the "
+            "stream. Lower the budget, or end other programs"
+        )
+        with pytest.raises(StorageError, match=rf"\A{re.escape(text)}\Z"):
+            [frozen.take(layer) for layer in range(10)]
+    assert snapshot(session) == steps[11][1]
+    assert advance(session, 12, 18, snapshot) == steps[12:]
 
 
 def test_saves_from_another_thread_while_the_stream_goes_on(
