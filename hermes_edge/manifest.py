@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -156,7 +158,8 @@ def read_manifest(bundle: Path) -> Manifest:
         ) from None
     except OSError as error:
         raise BundleError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:
+    # RecursionError: JSON may nest more deeply than Python parses.
+    except (ValueError, RecursionError) as error:
         raise BundleError(
             f"{path} is damaged", required="JSON in UTF-8", found=str(error), fix=_REEXPORT
         ) from None
@@ -169,12 +172,41 @@ def read_manifest(bundle: Path) -> Manifest:
             fix=_REEXPORT,
         )
     try:
-        return Manifest.model_validate_json(path.read_bytes(), strict=True)
+        manifest = Manifest.model_validate_json(path.read_bytes(), strict=True)
+        faults = list(_range_faults(manifest))
     except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()
-        )
-        raise BundleError(f"{path} does not fit its schema", found=faults, fix=_REEXPORT) from None
+        faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
+    if faults:
+        raise BundleError(f"{path} does not fit its schema", found="; ".join(faults), fix=_REEXPORT)
+    return manifest
+
+
+def _range_faults(manifest: Manifest) -> Iterator[str]:
+    """Numbers that no model has, found before anything is computed or allocated with them."""
+    numbers: dict[str, Any] = {
+        f"decoder.{name}": number for name, number in asdict(manifest.decoder).items()
+    }
+    numbers |= {f"graphs.{name}.opset": graph.opset for name, graph in manifest.graphs.items()}
+    numbers |= {name: getattr(manifest, name) for name in ("tokens_per_frame", "chunk_frames")}
+    del numbers["decoder.tied_embeddings"]
+    vision, ranges = manifest.vision, dict(_RANGES)
+    if vision is not None:
+        numbers |= {f"vision.{name}": number for name, number in asdict(vision).items()}
+        for name in ("vision.image_mean", "vision.image_std"):
+            channels = {f"{name}.{n}": value for n, value in enumerate(numbers.pop(name))}
+            numbers |= channels
+            ranges |= dict.fromkeys(channels, _RANGES[name])
+        # It indexes the embedding and the layers behind it, from the end where it is negative.
+        ranges["vision.feature_layer"] = (-vision.layers, vision.layers)
+    vocabulary = manifest.decoder.vocabulary
+    for index, token in enumerate(manifest.eos_token_ids):
+        name = f"eos_token_ids.{index}"
+        numbers[name], ranges[name] = token, (0, vocabulary - 1)
+    for name, number in numbers.items():
+        least, most = ranges.get(name, (1, _MOST_COUNT))
+        # Written so that what is not a number is refused.
+        if not least <= number <= most:
+            yield f"{name}: required {least:g} to {most:g}, found {number!r}"
 
 
 def sha256_of(path: Path) -> str:
@@ -187,3 +219,17 @@ def sha256_of(path: Path) -> str:
 
 
 _REEXPORT = "Export again with: hermes-edge export CHECKPOINT -o BUNDLE"
+
+_MOST_COUNT = (1 << 31) - 1
+_TINY, _HUGE = 1e-30, 1e30
+_RANGES: dict[str, tuple[float, float]] = {
+    "decoder.layers": (1, 1024),
+    "decoder.rope_theta": (_TINY, _HUGE),
+    "decoder.rms_norm_eps": (_TINY, 1),
+    "vision.layer_norm_eps": (_TINY, 1),
+    "vision.layers": (1, 1024),
+    "vision.image_mean": (0, 1),
+    "vision.image_std": (_TINY, 1),
+    "vision.rescale_factor": (_TINY, _HUGE),
+}
+"""Of numbers that are not just counts."""

@@ -25,6 +25,7 @@ from hermes_edge.errors import BundleError, QuestionError
 from hermes_edge.manifest import (
     EMBEDDINGS_NAME,
     EMBEDDINGS_TENSOR,
+    FileRecord,
     Manifest,
     read_manifest,
     sha256_of,
@@ -221,16 +222,27 @@ def _file_faults(folder: Path, manifest: Manifest, check_hashes: bool) -> list[s
     needed = {EMBEDDINGS_NAME, *(graph.file for graph in manifest.graphs.values())}
     faults += [f"{name}: required in the manifest's files, found none" for name in needed - listed]
     for record in manifest.files:
-        path = folder / record.path
-        if Path(record.path).is_absolute() or ".." in Path(record.path).parts:
-            faults.append(f"{record.path}: required a path inside the bundle")
-        elif not path.is_file():
-            faults.append(f"{record.path}: required {record.bytes} bytes, found no file")
-        elif (size := path.stat().st_size) != record.bytes:
-            faults.append(f"{record.path}: required {record.bytes} bytes, found {size}")
-        elif check_hashes and (digest := sha256_of(path)) != record.sha256:
-            faults.append(f"{record.path}: required sha256 {record.sha256}, found {digest}")
+        try:
+            fault = _file_fault(folder, record, check_hashes)
+        # No permission, or a name longer than names can be.
+        except OSError as error:
+            fault = f"required a file that can be read, found {error.strerror}"
+        if fault is not None:
+            faults.append(f"{record.path}: {fault}")
     return faults
+
+
+def _file_fault(folder: Path, record: FileRecord, check_hashes: bool) -> str | None:
+    path = folder / record.path
+    if Path(record.path).is_absolute() or ".." in Path(record.path).parts:
+        return "required a path inside the bundle"
+    if not path.is_file():
+        return f"required {record.bytes} bytes, found no file"
+    if (size := path.stat().st_size) != record.bytes:
+        return f"required {record.bytes} bytes, found {size}"
+    if check_hashes and (digest := sha256_of(path)) != record.sha256:
+        return f"required sha256 {record.sha256}, found {digest}"
+    return None
 
 
 def _contract_faults(manifest: Manifest) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hermes_edge.engines.views import Array
 from hermes_edge.errors import SettingsError, SnapshotError
 from hermes_edge.manifest import TOLERANCES, Manifest
 from hermes_edge.memory import History
@@ -154,10 +156,16 @@ def _check_wanted(
     if options.policy == "full":
         # A memory without eviction takes chunks of one frame, whatever is asked.
         asked.pop("chunk_frames", None)
-    found = options.model_dump()
-    if unknown := sorted(asked.keys() - found.keys() | asked.keys() & {"own_probes"}):
+    found = options.model_dump(exclude={"own_probes"})
+    if unknown := sorted(asked.keys() - found.keys()):
         raise SettingsError("unknown setting", required=", ".join(found), found=", ".join(unknown))
-    asked["own_probes"] = probes is not None
+    if options.own_probes != (probes is not None):
+        raise SettingsError(
+            f"{path} was saved by a session "
+            + ("with probes of its own" if options.own_probes else "without probes of its own"),
+            required=f"the argument probes {'as it was' if options.own_probes else 'left out'}",
+            found="none given" if probes is None else "probes",
+        )
     faults = [name for name, value in asked.items() if found[name] != value]
     if faults:
         raise SettingsError(
@@ -192,10 +200,8 @@ def _load(
         parts.frames.load(waiting)
     if (last := record.conversation) is not None:
         parts.history.last = History(last.question, last.answer)
-    saved = file.logits()
-    found = probe_logits(parts, file.probe_ids)
-    deviation = float(np.abs(found - saved).max() / np.abs(saved).max())
     tolerance = TOLERANCES[parts.manifest.precision]["itself"]
+    deviation = _deviation(file.logits(), probe_logits(parts, file.probe_ids))
     # Written so that it refuses what is not a number.
     if not deviation <= tolerance:
         raise SnapshotError(
@@ -205,3 +211,11 @@ def _load(
             fix="Restore an older snapshot, or use the device and versions that it was saved with",
         )
     return deviation
+
+
+def _deviation(saved: Array, found: Array) -> float:
+    """Largest difference as a share of the largest magnitude; not a number where one is not."""
+    magnitude = np.abs(saved).max()
+    if not np.isfinite(magnitude) or magnitude == 0:
+        return math.nan
+    return float(np.abs(found - saved).max() / magnitude)

@@ -9,11 +9,12 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from hermes_edge.engines.views import host_array
+from hermes_edge.engines.views import Array, View, host_array
 from hermes_edge.errors import QuestionError, SettingsError, SnapshotError, StorageError
 from hermes_edge.memory import POLICY_NAMES
 from hermes_edge.runtime import ProbeTokens, Runtime, SamplingParams, Session
@@ -118,11 +119,18 @@ def test_frames_without_vision_and_probes_of_the_caller(
     session.feed_tokens(visual_tokens(10, 1), 1.0)
     path = session.save(tmp_path / "own.safetensors").path
     text = (
-        f"{path} was saved with other settings: required own_probes True, found own_probes False. "
-        "Leave them out, or begin a new memory"
+        f"{path} was saved by a session with probes of its own: required the argument probes as it "
+        "was, found none given"
     )
     with pytest.raises(SettingsError, match=rf"\A{re.escape(text)}\Z"):
         runtime.restore(path)
+    with_guidance = new_session(runtime).save(tmp_path / "guided.safetensors").path
+    text = (
+        f"{with_guidance} was saved by a session without probes of its own: required the argument "
+        "probes left out, found probes"
+    )
+    with pytest.raises(SettingsError, match=rf"\A{re.escape(text)}\Z"):
+        runtime.restore(with_guidance, probes=probes)
     restored = runtime.restore(path, probes=probes)
     for each in (session, restored):
         each.feed_tokens(visual_tokens(6, 2), 2.0)
@@ -146,6 +154,39 @@ def test_rows_of_a_moment_survive_compactions(
     assert [[array.tobytes() for array in layer] for layer in taken] == before
     assert [[array.tobytes() for array in layer] for layer in twice] == before
     assert store._frozen == []
+
+
+@pytest.mark.parametrize("lost", [0, 9])
+def test_a_lack_of_memory_ends_the_save_and_not_the_stream(
+    runtime: Runtime, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch, lost: int
+) -> None:
+    unbroken, session = new_session(runtime), new_session(runtime)
+    steps = advance(unbroken, 0, 18, snapshot)
+    assert advance(session, 0, 9, snapshot) == steps[:9]
+    store = session._parts.store
+    with store.freeze() as frozen:
+        address = store.slab(lost)[1].address
+        download = frozen._device.download
+
+        def short(view: View) -> Array:
+            if view.address == address:
+                raise MemoryError
+            return download(view)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(frozen._device, "download", short)
+            compacted = session.timings().compactions
+            for index in range(9, 12):
+                step(session, index)
+            assert session.timings().compactions == compacted + 1
+        text = (
+            "there is no memory to copy the rows that are saved: required room for them beside the "
+            "stream. Lower the budget, or end other programs"
+        )
+        with pytest.raises(StorageError, match=rf"\A{re.escape(text)}\Z"):
+            [frozen.take(layer) for layer in range(10)]
+    assert snapshot(session) == steps[11][1]
+    assert advance(session, 12, 18, snapshot) == steps[12:]
 
 
 def test_saves_from_another_thread_while_the_stream_goes_on(
@@ -196,7 +237,7 @@ def saved(runtime: Runtime, tmp_path: Path) -> Path:
     ],
 )
 def test_settings_that_contradict_the_snapshot(
-    runtime: Runtime, saved: Path, wanted: dict[str, object], required: str, found: str
+    runtime: Runtime, saved: Path, wanted: dict[str, Any], required: str, found: str
 ) -> None:
     if "budget_bytes" in wanted:
         decoder, precision = runtime.manifest.decoder, runtime.manifest.precision

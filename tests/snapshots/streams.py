@@ -17,15 +17,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import numpy.typing as npt
 
 from hermes_edge.errors import SnapshotError
 from hermes_edge.runtime import Runtime, SamplingParams, Session
-from hermes_edge.runtime import session as session_module
 from hermes_edge.runtime.compaction import Compactor
 from hermes_edge.snapshots import Saved, Saver, SnapshotFile
+from hermes_edge.snapshots.file import write_snapshot
 
 EVERY_S = 0.02
 KEEP = 3
@@ -94,7 +95,7 @@ class WatchedSaves:
 
 def watch(board: Board) -> None:
     """Compactions and writing of files are told to the board too."""
-    carry_out, write = Compactor.carry_out, session_module.write_snapshot
+    carry_out = Compactor.carry_out
 
     def watched_compaction(*args: Any) -> None:
         with shown(board, STREAM, COMPACT):
@@ -102,10 +103,10 @@ def watch(board: Board) -> None:
 
     def watched_write(*args: Any) -> int:
         with shown(board, SAVE, WRITE):
-            return write(*args)
+            return write_snapshot(*args)
 
-    Compactor.carry_out = watched_compaction  # type: ignore[method-assign]
-    session_module.write_snapshot = watched_write
+    patch.object(Compactor, "carry_out", watched_compaction).start()
+    patch("hermes_edge.runtime.session.write_snapshot", watched_write).start()
 
 
 def stream_for_ever(runtime: Runtime, folder: Path, board: Board) -> None:
