@@ -63,7 +63,7 @@ class Service:
         told: set[str] = set()
         while not all(stream.ended for stream in self.streams):
             for stream in self.streams:
-                if stream.ended and stream.error is not None and stream.name not in told:
+                if stream.ended and stream.error and stream.name not in told:
                     told.add(stream.name)
                     log.error("%s: %s", stream.name, stream.error)
             if look is not None:

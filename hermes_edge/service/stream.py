@@ -225,7 +225,9 @@ class Stream:
                     pieces.close()
                     return
         except QuestionError as error:
-            # A question that cannot be asked is no reason to look away.
+            if not self._capture.source.live:
+                raise
+            # What cannot be asked is no reason to look away from what comes only once.
             log.warning("%s: %s", self.name, error)
             self.error = self.error or error
             return

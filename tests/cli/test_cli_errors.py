@@ -68,7 +68,6 @@ def test_no_such_bundle(cli: Cli, video: Path, verb: list[str]) -> None:
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["run", "v.mp4"], "Missing option"),
         (["run"], "Missing argument"),
         (["run", "v.mp4", "--ask", "1 A?", "--fps", "fast"], "Invalid value for '--fps'"),
         (["fly"], "No such command"),

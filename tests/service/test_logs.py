@@ -1,0 +1,56 @@
+"""Log lines, as text and as JSON."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from hermes_edge.service.logs import LOGGER, set_up_logs
+
+
+@pytest.fixture(autouse=True)
+def logger_as_it_was() -> Iterator[None]:
+    logger = logging.getLogger(LOGGER)
+    before = (logger.handlers, logger.level, logger.propagate)
+    yield
+    logger.handlers, logger.level, logger.propagate = before
+
+
+def _log() -> None:
+    log = logging.getLogger("hermes_edge.sources")
+    log.info("door: opened", extra={"figures": {"streams": 2}})
+    try:
+        raise ZeroDivisionError
+    except ZeroDivisionError:
+        log.exception("door: %s", "lost")
+    logging.getLogger("another.library").error("not ours")
+
+
+def test_text(capsys: pytest.CaptureFixture[str]) -> None:
+    set_up_logs(as_json=False, verbose=True)
+    _log()
+    lines = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ INFO sources: door: opened", lines[0])
+    assert lines[1].endswith("Z ERROR sources: door: lost")
+    assert lines[-1] == "ZeroDivisionError"
+    assert "not ours" not in lines
+
+
+def test_json(capsys: pytest.CaptureFixture[str]) -> None:
+    set_up_logs(as_json=True, verbose=True)
+    _log()
+    first, second = map(json.loads, capsys.readouterr().err.splitlines())
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", first.pop("time"))
+    assert first == {"level": "info", "part": "sources", "message": "door: opened", "streams": 2}
+    assert (second["level"], second["message"]) == ("error", "door: lost")
+    assert second["traceback"].endswith("ZeroDivisionError")
+
+
+def test_quiet_where_nothing_runs_on(capsys: pytest.CaptureFixture[str]) -> None:
+    set_up_logs(as_json=False, verbose=False)
+    logging.getLogger("hermes_edge.sources").info("door: opened")
+    assert capsys.readouterr().err == ""
