@@ -122,7 +122,7 @@ class Stream:
         self._capture.close()
         if self._thread.ident is not None:
             self._thread.join()
-        if self._saver is not None:
+        elif self._saver is not None:
             self._saver.close()
 
     def close(self) -> None:
@@ -185,6 +185,8 @@ class Stream:
             self.error, state = error, "failed"
         self._capture.close()
         self._report()
+        if self._saver is not None:
+            self._saver.close()
         self._state = state
 
     def _frames(self) -> Iterator[Frame]:

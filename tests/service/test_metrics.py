@@ -51,10 +51,7 @@ def _scrape(port: int) -> dict[tuple[str, str], float]:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20) as answer:
         text = answer.read().decode()
     return {
-        (
-            sample.name,
-            ",".join(value for _, value in sorted(sample.labels.items(), key=_stream_first)),
-        ): sample.value
+        (sample.name, _labels(sample.labels)): sample.value
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     }

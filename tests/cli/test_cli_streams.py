@@ -1,0 +1,271 @@
+"""``hermes-edge run`` with several streams, snapshots, metrics, live questions and signals."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from hermes_edge.cli.table import table_of
+from hermes_edge.service.status import StreamStatus, Times
+from hermes_edge.synthetic import make_stream, write_video
+
+Cli = Callable[..., tuple[int, str, str]]
+Spawn = Callable[..., "subprocess.Popen[str]"]
+Document = dict[str, Any]
+
+BRIEF = ("--max-tokens", 3, "--chunk-frames", 4, "--threads", 1, "--json", "--fps", 1)
+
+
+def documents(stdout: str, kind: str) -> list[Document]:
+    found = [json.loads(line) for line in stdout.splitlines()]
+    return [document for document in found if document["type"] == kind]
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three that differ, of twelve seconds each."""
+    folder = tmp_path_factory.mktemp("videos")
+    paths = [folder / f"{name}.avi" for name in ("door", "yard", "hall")]
+    for seed, path in enumerate(paths):
+        write_video(path, make_stream(seed, 12), fps=1)
+    return paths
+
+
+def test_streams_answer_together_what_they_answer_alone(
+    random_bundle: Path, cli: Cli, videos: list[Path]
+) -> None:
+    args = ("--bundle", random_bundle, "--budget", 128, "--ask", "0:05 A?", "--ask", "end B?")
+    code, stdout, _ = cli("run", *videos, *args, *BRIEF)
+    assert code == 0
+
+    def told(answer: Document) -> tuple[Any, ...]:
+        keys = ("stream", "question", "video_time_s", "token_ids", "memory_rows")
+        return tuple(str(answer[key]) for key in keys)
+
+    together = {told(answer) for answer in documents(stdout, "answer")}
+    alone = set()
+    for video in videos:
+        _, stdout, _ = cli("run", video, *args, *BRIEF)
+        alone |= {told(answer) for answer in documents(stdout, "answer")}
+    assert together == alone
+    assert len(together) == 6
+
+
+def test_names_and_questions_of_streams(random_bundle: Path, cli: Cli, videos: list[Path]) -> None:
+    first, second, _ = videos
+    code, stdout, stderr = cli(
+        *("run", f"north={first}", second, "--bundle", random_bundle, "--max-tokens", 2),
+        *("--ask", "north@0:02 A?", "--ask", "0:03 B?", "--chunk-frames", 4, "--fps", 1),
+    )
+    assert code == 0
+    assert sorted(re.findall(r"^(\w+) \[(\S+)\] (.+)$", stdout, re.M)) == [
+        ("north", "0:02", "A?"),
+        ("north", "0:03", "B?"),
+        ("yard", "0:03", "B?"),
+    ]
+    assert re.search(r"^north: 4 frames up to 0:03; ", stdout, re.M)
+    assert stderr.count("weights of this bundle are random") == 1
+
+
+def test_a_name_that_is_used_twice(random_bundle: Path, cli: Cli, videos: list[Path]) -> None:
+    code, _, stderr = cli("run", videos[0], videos[0], "--bundle", random_bundle)
+    assert code == 2
+    assert stderr == (
+        "error: a stream's name is used twice: required names that differ, found door. "
+        f"Name them: door-1={videos[0]}\n"
+    )
+
+
+def test_a_question_for_an_unknown_stream(
+    random_bundle: Path, cli: Cli, videos: list[Path]
+) -> None:
+    args = ("run", *videos[:2], "--bundle", random_bundle, "--ask", "attic@0:01 A?")
+    code, _, stderr = cli(*args)
+    assert code == 2
+    assert stderr == (
+        "error: a question is for an unknown stream: required door or yard, found 'attic'\n"
+    )
+
+
+def test_the_stream_that_does_not_fit_is_named(
+    random_bundle: Path, cli: Cli, videos: list[Path]
+) -> None:
+    code, stdout, stderr = cli(
+        *("run", *videos, "--bundle", random_bundle, "--budget", 128, "--ask", "end A?"),
+        *("--memory-limit", "5MiB", *BRIEF),
+    )
+    assert (code, stdout) == (7, "")
+    assert re.fullmatch(
+        r"error: the memory of hall does not fit the limit for all streams: required [\d,]+ bytes "
+        r"\(slabs [\d,]+, spare [\d,]+\), found [\d,]+ left of 5,242,880 beside door [\d,]+, "
+        r"yard [\d,]+\. .*\n",
+        stderr,
+    ), stderr
+
+
+def test_a_stream_without_questions_runs_to_its_end(
+    random_bundle: Path, cli: Cli, videos: list[Path]
+) -> None:
+    code, stdout, _ = cli("run", videos[0], "--bundle", random_bundle, *BRIEF)
+    (summary,) = documents(stdout, "summary")
+    assert (code, summary["memory"]["frames_seen"], summary["unanswered"]) == (0, 12, 0)
+    assert summary["frames"]["used"] == 12
+
+
+def test_a_stream_goes_on_where_it_was_saved(
+    random_bundle: Path, cli: Cli, videos: list[Path], tmp_path: Path
+) -> None:
+    folder, args = tmp_path / "saved", ("--bundle", random_bundle, "--budget", 128, *BRIEF)
+    _, unbroken, _ = cli("run", videos[0], *args, "--ask", "0:05 A?", "--ask", "end B?")
+    kept = ("--snapshots", folder, "--save-every", "1h")
+    code, first, stderr = cli("run", videos[0], *args, *kept, "--ask", "0:05 A?")
+    assert (code, [path.suffix for path in folder.iterdir()]) == (0, [".safetensors"])
+    assert "goes on from" not in stderr
+    code, rest, stderr = cli("run", videos[0], *args, *kept, "--ask", "end B?")
+    assert code == 0
+    assert re.search(
+        r"INFO service: door: goes on from door-\S+\.safetensors, 6 frames until 5\.0 s$",
+        stderr,
+        re.M,
+    )
+
+    def told(*texts: str) -> list[tuple[object, ...]]:
+        answers = [answer for text in texts for answer in documents(text, "answer")]
+        return [(a["question"], a["token_ids"], a["memory_rows"]) for a in answers]
+
+    assert told(first, rest) == told(unbroken)
+    assert len([*folder.iterdir()]) == 2
+
+
+def test_settings_that_contradict_the_snapshot_are_refused(
+    random_bundle: Path, cli: Cli, videos: list[Path], tmp_path: Path
+) -> None:
+    args = ("run", videos[0], "--bundle", random_bundle, "--snapshots", tmp_path / "saved", *BRIEF)
+    assert cli(*args, "--budget", 128, "--ask", "0:01 A?")[0] == 0
+    code, _, stderr = cli(*args, "--budget", 256, "--ask", "end A?")
+    assert code == 2
+    assert "was saved with other settings: required budget_tokens 128, found" in stderr
+
+
+def test_a_port_that_is_taken(random_bundle: Path, cli: Cli, videos: list[Path]) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        args = ("run", videos[0], "--bundle", random_bundle, "--metrics-port", port, *BRIEF)
+        code, stdout, stderr = cli(*args)
+    assert (code, stdout) == (2, "")
+    assert "error: metrics cannot be served: required a free port of this machine, " in stderr
+    assert f"found 127.0.0.1:{port}: " in stderr
+
+
+def test_questions_come_from_stdin(
+    random_bundle: Path, spawn: Spawn, videos: list[Path], tmp_path: Path
+) -> None:
+    frames = tmp_path / "long.avi"
+    write_video(frames, make_stream(5, 3000), fps=10)
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-c", "from hermes_edge.cli import main; main()", "run"),
+            *(f"long={frames}", str(videos[0]), "--bundle", str(random_bundle), "--stdin"),
+            *map(str, BRIEF[:-1]),
+            "10",
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    time.sleep(3)
+    process.stdin.write("long@ What is it?\n\nAnd now?\n")
+    process.stdin.flush()
+    answers = [json.loads(process.stdout.readline()) for _ in range(3)]
+    assert [(a["stream"], a["question"]) for a in answers] == [
+        ("long", "What is it?"),
+        ("long", "And now?"),
+        ("door", "And now?"),
+    ]
+    process.send_signal(signal.SIGTERM)
+    rest, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert [summary["stream"] for summary in documents(rest, "summary")] == ["long", "door"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_at_once(number: signal.Signals) -> None:
+    code = """
+import time
+from hermes_edge.cli.signals import stop_on_signals
+with stop_on_signals() as stop:
+    print("ready", flush=True)
+    stop.wait()
+    print("stopping", flush=True)
+    time.sleep(600)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for word in ("ready", "stopping"):
+        assert process.stdout.readline().strip() == word
+        process.send_signal(number)
+    assert process.wait(timeout=60) == 128 + number
+    process.stdout.close()
+
+
+def test_an_engine_call_that_hangs_ends_the_process(
+    random_bundle: Path, videos: list[Path], tmp_path: Path
+) -> None:
+    """Its snapshots stay, and whoever restarts it goes on from the newest."""
+    args = ["run", *videos[:1], "--bundle", random_bundle, "--engine-timeout", "500ms", *BRIEF]
+    code = """
+import sys, time
+from hermes_edge.cli import main
+from hermes_edge.engines.ort import OrtEngine
+run, calls = OrtEngine.run, []
+def hanging(self, inputs, outputs):
+    calls.append(1)
+    if len(calls) == 12:
+        time.sleep(600)
+    run(self, inputs, outputs)
+OrtEngine.run = hanging
+main()
+"""
+    command = [sys.executable, "-c", code, *args, "--snapshots", tmp_path / "saved"]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 6
+    assert re.search(r"CRITICAL watchdog: an engine call has taken \d+ s, longer than", done.stderr)
+    assert re.search(r"^error: an engine call has not returned for \d+ s$", done.stderr, re.M)
+
+
+def test_the_table_shows_every_stream() -> None:
+    streams = [
+        StreamStatus(
+            name="door",
+            state="running",
+            fps_in=9.96,
+            frames={"in": 1234, "used": 60, "dropped": 5, "skipped": 2},
+            age_s=0.44,
+            rows_by_band={"sensory": 4013, "working": 4000},
+            first_token=Times(1, 251.2, 251.2),
+        ),
+        StreamStatus(name="yard", state="starting"),
+    ]
+    drawn = io.StringIO()
+    Console(width=120, file=drawn).print(table_of(streams))
+    lines = [line.split() for line in drawn.getvalue().splitlines()]
+    assert lines[0] == [*"stream state fps in in used dropped still age rows TTFT".split()]
+    assert lines[1] == [*"door running 10.0 1,234 60 5 2 0.4 s 4,013 251 ms".split()]
+    assert lines[2] == [*"yard starting 0.0 0 0 0 0 0".split()]
