@@ -192,7 +192,6 @@ class Capture:
                 self._ring.take()
             self._changed.notify_all()
         self.source.close()
-        atexit.unregister(self.close)
         self._thread.join(CLOSE_TIMEOUT_S)
         if self._thread.is_alive():
             log.warning("%s: hangs, and is left to its time-out", self.source.name)
@@ -215,6 +214,7 @@ class Capture:
                 self._changed.notify_all()
             if self._wake is not None:
                 self._wake.set()
+            atexit.unregister(self.close)
 
     def _offer(self, frame: Frame) -> None:
         still = self._still is not None and self._still.skips(frame)

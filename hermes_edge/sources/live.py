@@ -2,7 +2,7 @@
 
 *Times are those of arrival*, from the monotonic clock. What cameras and FFmpeg say themselves is no
 better: FFmpeg 8 gives a motion JPEG stream of 10 frames a second the times of 25, and behind RTSP
-its clock goes back when the first sender report arrives (seen: by 0.6 s). So no camera's clock can
+its clock goes back when the first sender report arrives (seen: by 0.5 s). So no camera's clock can
 bend the timeline; what a frame's way to this machine took is in none of its times.
 
 *A source is lost* when it ends, gives no frame for its read timeout, or gives ``MOST_BAD_FRAMES``

@@ -2,8 +2,8 @@
 
     policy     a full ring                                  a frame may wait     default of
     latest     the oldest frame is dropped, counted         ring_frames / fps    live sources
-    every      the source waits; a live one is an error     for ever             files, folders
-    adaptive   ditto latest; before it is full, fps falls   for ever
+    every      a file waits; a live source is an error      for ever             files, folders
+    adaptive   as latest; before it is full, fps falls      for ever
     block      the source waits, a live one too             for ever
 
 ``latest`` guarantees that a frame is taken at most one chunk period, ring_frames / fps seconds,

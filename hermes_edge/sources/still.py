@@ -1,10 +1,10 @@
 """Frames that show nothing new.
 
 A frame is still if no cell of its 32 x 32 thumbnail differs from the last kept one by more than 10
-levels in any channel. Measured: noise of sigma 10 and JPEG at quality 50 on top move a cell by 7 at
-most at 640 x 480 and by 3 at 1920 x 1080; a square of 2 % of the height that brightens by 60 moves
-one by 13 at least, of 3 % by 30. The mean over all cells, which is more common, is 0.04 then and
-1.9 for that noise. Between changes of the synthetic world a cell moves by 60 at least.
+levels in any channel. Measured (benchmarks/sources.py): noise of sigma 10 under JPEG at quality 50
+moves a cell by 8 at most at 640 x 480 and by 3 at 1920 x 1080; a square of 2 % of the height that
+brightens by 60 moves one by 14 at least. Such a square hardly moves the mean over all cells, which
+is the more common measure.
 
 The last kept frame is what counts, so a slow change is seen once it has added up.
 """

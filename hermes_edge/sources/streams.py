@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import ExitStack
 from urllib.parse import urlsplit
 
 import cv2
@@ -17,13 +18,19 @@ from hermes_edge.sources.redact import redacted_pipeline, redacted_url
 OPEN_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 5.0
 
-# OpenCV's default, and no measuring of the frame rate, whose frames would all come late and at
-# once: the first frame of an MPEG-TS over HTTP at 10 fps is there after 0.03 s instead of 1.7 s, of
-# GStreamer's RTSP server after 1.0 s instead of 3.0 s (FFmpeg 8, opencv-python 5.0).
-_FFMPEG_OPTIONS = "rtsp_flags;prefer_tcp|fpsprobesize;0"
+# Read by OpenCV whenever it opens something. A file that is opened in the same moment reads them
+# too, and gives the same frames, times and counts (AVI, Matroska, MP4, MPEG-2, H.264).
+ENVIRONMENT = {
+    # OpenCV's default, and no measuring of the frame rate, whose frames would all come late and at
+    # once: the first one of an MPEG-TS at 10 fps is there after 0.02 s instead of 1.7 s (FFmpeg 8,
+    # opencv-python 5.0, benchmarks/sources.py).
+    "OPENCV_FFMPEG_CAPTURE_OPTIONS": "rtsp_flags;prefer_tcp|fpsprobesize;0",
+    # OpenCV 4.8 to 5.0 opens one stream at a time otherwise: all wait for a server that is silent.
+    "OPENCV_FFMPEG_IS_THREAD_SAFE": "1",
+}
 
-# With N threads FFmpeg's H.264 decoder hands out a frame when N more have come (measured: 9 frames
-# late with 8 threads, 2 with one). One decodes 540 frames of 1920 x 1080 a second on a Xeon core.
+# With N threads FFmpeg's H.264 decoder hands out a frame when N more have come: it holds 9 with 8
+# threads, 2 with one (benchmarks/sources.py).
 _THREADS_VARIABLE = "OPENCV_FFMPEG_THREADS"
 
 _TCP_PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443, "rtmp": 1935}
@@ -64,7 +71,9 @@ class UrlStream(LiveSource):
             self._properties += [cv2.CAP_PROP_N_THREADS, 1]
 
     def _open(self) -> cv2.VideoCapture:
-        with environment_default("OPENCV_FFMPEG_CAPTURE_OPTIONS", _FFMPEG_OPTIONS):
+        with ExitStack() as defaults:
+            for variable, value in ENVIRONMENT.items():
+                defaults.enter_context(environment_default(variable, value))
             capture = cv2.VideoCapture(self._url, cv2.CAP_FFMPEG, self._properties)
         # Of a stream without an end FFmpeg makes a negative count.
         frames = capture.get(cv2.CAP_PROP_FRAME_COUNT)

@@ -3,7 +3,6 @@
 Usage: PORT FPS [USER PASSWORD], or --check.
 """
 
-# mypy: ignore-errors
 import sys
 
 import gi

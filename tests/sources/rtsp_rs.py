@@ -1,6 +1,6 @@
 """RTSP by rtsp-rs (PyPI, over UDP alone), with H.264 by ffmpeg. Usage: PORT FPS, or --check."""
 
-# mypy: ignore-errors
+import io
 import subprocess
 import sys
 
@@ -23,6 +23,7 @@ command = (
 coder = subprocess.Popen(
     [imageio_ffmpeg.get_ffmpeg_exe(), *command.split()], stdout=subprocess.PIPE
 )
+assert isinstance(coder.stdout, io.BufferedReader)
 waiting = b""
 while chunk := coder.stdout.read1():
     waiting += chunk

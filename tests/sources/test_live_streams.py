@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import signal
+import socket
 import time
 from typing import TYPE_CHECKING
 
@@ -187,6 +188,41 @@ def test_closing_while_it_reconnects_is_prompt(
         server.kill()
         wait_until_lost(capture, caplog)
     assert not capture._thread.is_alive()
+
+
+def test_a_silent_server_holds_up_no_other_stream(serve_http: Serve) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        waiting = Capture(UrlStream(url, open_timeout_s=120))
+        connection, _ = silent.accept()  # it is being opened
+        with connection:
+            with Capture(stream(serve_http().url)) as capture:
+                take(capture, 3)
+            assert not waiting.ended
+            begin_s = time.monotonic()
+            waiting.close()
+            assert time.monotonic() - begin_s < 5
+    waiting._thread.join(PATIENCE_S)
+    assert not waiting._thread.is_alive()
+
+
+@EVERY_RTSP
+def test_a_throttled_rtsp_camera_is_not_lost(serve_rtsp: Serve) -> None:
+    server = serve_rtsp()
+    with Capture(stream(server.url)) as capture:
+        frames = take(capture, 5)
+        for _ in range(5):  # a fifth of the time
+            server.signal(signal.SIGSTOP)
+            time.sleep(0.2)
+            server.signal(signal.SIGCONT)
+            time.sleep(0.05)
+        while (frame := capture.next_frame(0)) is not None:
+            frames.append(frame)
+        frames += take(capture, 3)
+        assert capture.counters().reconnects == 0
+    assert_growing(frames)
+    passed_s = frames[-1].wall_s - frames[0].wall_s
+    assert frames[-1].time_s - frames[0].time_s == pytest.approx(passed_s, abs=0.1)
 
 
 @EVERY_RTSP
