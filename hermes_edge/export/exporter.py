@@ -137,15 +137,13 @@ def export_checkpoint(
     return manifest
 
 
-def _check_options(
-    precision: str, quantization: Quantization | None, chunk_frames: int
-) -> None:
+def _check_options(precision: str, quantization: Quantization | None, chunk_frames: int) -> None:
     if precision not in PRECISION_BYTES:
         raise SettingsError(
             "unsupported precision", required=" or ".join(PRECISION_BYTES), found=precision
         )
     if precision == "bf16" and quantization is not None:
-        # ONNX Runtime dequantizes to bf16 nowhere: DequantizeLinear has fp32 and fp16 (1.20 to 1.32).
+        # No provider of ONNX Runtime has DequantizeLinear to bf16 (1.20 to 1.32).
         raise SettingsError(
             "integer weights cannot stand beside bf16",
             required="fp32 or fp16",

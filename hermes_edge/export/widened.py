@@ -27,9 +27,7 @@ class WidenedBundle(Bundle):
 
     def __init__(self, bundle: Bundle, *, rounded: bool) -> None:
         """``rounded``: whether activations are."""
-        super().__init__(
-            bundle.path, bundle.manifest.model_copy(update={"precision": "fp32"})
-        )
+        super().__init__(bundle.path, bundle.manifest.model_copy(update={"precision": "fp32"}))
         self._narrow, self._rounded = bundle, rounded
 
     def engine(
