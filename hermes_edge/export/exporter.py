@@ -96,12 +96,12 @@ def export_checkpoint(
     """
     progress = progress or NoProgress()
     check_opset(opset)
-    _check_options(precision, quantization, chunk_frames)
+    _check_options(precision, chunk_frames)
     with stage(progress, "checkpoint"):
         checkpoint = Checkpoint.open(source)
         tokens_per_frame = _tokens_per_frame(checkpoint, tokens_per_frame)
         if quantization is not None:
-            check_quantization(quantization, checkpoint.config.decoder)
+            check_quantization(quantization, checkpoint.config.decoder, precision)
     form = _Form(precision, quantization, opset)
     needed_bytes = _needed_bytes(checkpoint, form)
     with staged(Path(target), needed_bytes, overwrite=overwrite) as staging:
@@ -137,18 +137,10 @@ def export_checkpoint(
     return manifest
 
 
-def _check_options(precision: str, quantization: Quantization | None, chunk_frames: int) -> None:
+def _check_options(precision: str, chunk_frames: int) -> None:
     if precision not in PRECISION_BYTES:
         raise SettingsError(
             "unsupported precision", required=" or ".join(PRECISION_BYTES), found=precision
-        )
-    if precision == "bf16" and quantization is not None:
-        # No provider of ONNX Runtime has DequantizeLinear to bf16 (1.20 to 1.32).
-        raise SettingsError(
-            "integer weights cannot stand beside bf16",
-            required="fp32 or fp16",
-            found=precision,
-            fix="Export with --compute fp16",
         )
     if chunk_frames < 1:
         raise SettingsError("chunk_frames is too small", required="at least 1", found=chunk_frames)

@@ -19,6 +19,8 @@ import torch
 from onnx import TensorProto, numpy_helper
 from typer.testing import CliRunner
 
+from hermes_edge.bench.against import Reference
+from hermes_edge.bench.measure import Repeats
 from hermes_edge.cli.app import app
 from hermes_edge.contract import GraphName, GraphSpec
 from hermes_edge.engines import Bundle, CpuDevice, Engine, View, host_array, host_view
@@ -34,6 +36,7 @@ from hermes_edge.export.lint import lint_bundle
 from hermes_edge.export.weights import Weights
 from hermes_edge.export.widened import WidenedBundle
 from hermes_edge.manifest import MANIFEST_NAME, Manifest
+from hermes_edge.planning.subject import open_subject
 from hermes_edge.runtime import Runtime, SamplingParams, Session
 from hermes_edge.spec import Quantization
 
@@ -175,6 +178,8 @@ def test_integers_beside_bf16_are_refused(exported: Exported, tmp_path: Path) ->
         "Export with --compute fp16"
     )
     assert not (tmp_path / "b").exists()
+    with pytest.raises(SettingsError, match=r"^integer weights cannot stand beside bf16: "):
+        open_subject(str(exported[0]), "bf16", quantization=Quantization(4, 32))
 
 
 def test_no_room_for_a_widened_graph(
@@ -324,6 +329,19 @@ def test_visual_tokens_of_bf16_can_be_fed_again(exported: Exported) -> None:
     given.feed_tokens(tokens, [0.0, 1.0, 2.0, 3.0])
     for ours, theirs in zip(slabs(fed), slabs(given), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_transformers_takes_the_same_rows(exported: Exported) -> None:
+    """What ``bench --against transformers`` asks, of rows in bf16."""
+    checkpoint, bundle = exported
+    session = Runtime(bundle, RoundingBackend()).session(**SHAPE, policy="window")  # type: ignore[arg-type]
+    for index, frame in enumerate(pictures(bundle.manifest, 4)):
+        session.feed(frame, at=float(index))
+    model = Reference.open(checkpoint, bundle).load(threads=1)
+    figures = model.compare(session, [5, 6, 7], 2, Repeats(questions=1, chunks=1, warmup=0))
+    assert figures.memory_rows == len(session.rows()[0])
+    # Each side rounds at places of its own; rows in a wrong order would be as far as the logits.
+    assert 0 < figures.first_logits_difference < 0.05 * figures.first_logits_largest
 
 
 @pytest.mark.parametrize("name", ["vision", "decoder", "score", "compact", "embedding_probe"])
