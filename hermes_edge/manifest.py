@@ -34,8 +34,8 @@ Family = Literal["llava_onevision", "qwen2"]
 TOLERANCES: dict[Precision, dict[str, float]] = {
     "fp32": {"original": 1e-4, "itself": 1e-4, "arithmetic": 1e-5},
     "fp16": {"original": 5e-3, "itself": 2e-3, "arithmetic": 1e-3},
-    # Of a GPU against the CPU; 1.1e-2, 8.8e-3, 3.6e-3 with every bf16 result rounded on the CPU.
-    "bf16": {"original": 4e-2, "itself": 2e-2, "arithmetic": 8e-3},
+    # 1.3e-2, 1.1e-2, 4.0e-3 on the CPU with every bf16 result rounded (hermes_edge.export.widened).
+    "bf16": {"original": 4e-2, "itself": 4e-2, "arithmetic": 1e-2},
 }
 
 

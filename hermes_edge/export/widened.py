@@ -14,11 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir
+from google.protobuf.message import DecodeError
 from onnx_ir import DataType
 
 from hermes_edge.contract import GraphName
 from hermes_edge.engines import Bundle, EmbeddingTable, Engine
-from hermes_edge.errors import StorageError
+from hermes_edge.errors import BundleError, StorageError
 from hermes_edge.export.trace import save
 
 
@@ -48,18 +49,19 @@ class WidenedBundle(Bundle):
         from hermes_edge.engines.ort import OrtEngine
 
         spec = self.graph(name)
-        with tempfile.TemporaryDirectory(prefix="hermes-edge-") as folder:
-            path = Path(folder) / self.manifest.graphs[name].file
-            try:
-                widen_graph(self.path / path.name, path, rounded=self._rounded)
-            except OSError as error:
-                raise StorageError(
-                    f"cannot write {path}",
-                    found=error.strerror,
-                    fix="Make room, or name another folder in the variable TMPDIR",
-                ) from None
-            # Weights beside the graph stay mapped when the folder is gone.
-            return OrtEngine(path, spec, device, threads, stream)
+        file = self.manifest.graphs[name].file
+        try:
+            with tempfile.TemporaryDirectory(prefix="hermes-edge-") as folder:
+                path = Path(folder) / file
+                widen_graph(self.path / file, path, rounded=self._rounded)
+                # Weights beside the graph stay mapped when the folder is gone.
+                return OrtEngine(path, spec, device, threads, stream)
+        except OSError as error:
+            raise StorageError(
+                f"cannot write a widened {file}",
+                found=error.strerror,
+                fix="Make room, or name another folder in the variable TMPDIR",
+            ) from None
 
     def embeddings(self) -> EmbeddingTable:
         """The token embedding table, in bf16: exact in fp32."""
@@ -75,9 +77,17 @@ def widen_graph(source: Path, target: Path, *, rounded: bool) -> None:
         rounded: round the result of every node that gave bf16, and every bf16 input.
 
     Raises:
+        BundleError: the source is no ONNX file.
         OSError: a file cannot be read or written.
     """
-    model = onnx_ir.load(source)
+    try:
+        model = onnx_ir.load(source)
+    except DecodeError as error:
+        raise BundleError(
+            f"{source} is no ONNX graph",
+            found=str(error),
+            fix="Export again with: hermes-edge export CHECKPOINT -o BUNDLE",
+        ) from None
     graph = model.graph
     for weight in graph.initializers.values():
         if weight.dtype == DataType.BFLOAT16 and weight.const_value is not None:

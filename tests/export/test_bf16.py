@@ -28,7 +28,7 @@ from hermes_edge.engines.backends import OrtBackend
 from hermes_edge.engines.precision import compare_with_cpu
 from hermes_edge.engines.trt.profiles import Limits
 from hermes_edge.engines.views import Array
-from hermes_edge.errors import EngineError, ParityError, SettingsError, StorageError
+from hermes_edge.errors import BundleError, EngineError, ParityError, SettingsError, StorageError
 from hermes_edge.export import export_checkpoint, make_random_checkpoint, verify_bundle
 from hermes_edge.export.bundle import file_records
 from hermes_edge.export.calls import call
@@ -191,10 +191,21 @@ def test_no_room_for_a_widened_graph(
     monkeypatch.setattr("hermes_edge.export.widened.save", full)
     with pytest.raises(
         StorageError,
-        match=r"^cannot write /.*/decoder.onnx: found No space left on device\. "
+        match=r"^cannot write a widened decoder\.onnx: found No space left on device\. "
         r"Make room, or name another folder in the variable TMPDIR$",
     ):
         WidenedBundle(exported[1], rounded=False).engine("decoder")
+
+
+def test_a_graph_that_is_no_onnx(exported: Exported, tmp_path: Path) -> None:
+    target = shutil.copytree(exported[1].path, tmp_path / "bundle")
+    (target / "score.onnx").write_bytes(b"\xff" * 100)
+    with pytest.raises(BundleError) as caught:
+        WidenedBundle(Bundle(target, exported[1].manifest), rounded=False).engine("score")
+    assert str(caught.value).startswith(f"{target / 'score.onnx'} is no ONNX graph: found ")
+    assert str(caught.value).endswith(
+        ". Export again with: hermes-edge export CHECKPOINT -o BUNDLE"
+    )
 
 
 def narrowed(array: Array) -> Array:
@@ -356,7 +367,7 @@ def test_an_engine_in_bf16_is_compared_with_the_widened_graph(
     )
     # The stand-in is the reference itself, but for inputs that are rounded before they come in.
     assert check.name == name and check.passed
-    assert check.tolerance == {"score": 8e-3, "compact": 8e-3}.get(name, 4e-2)
+    assert check.tolerance == {"score": 1e-2, "compact": 1e-2}.get(name, 4e-2)
 
 
 def cli(*args: object) -> tuple[int, str, str]:
