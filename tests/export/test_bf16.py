@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 from hermes_edge.bench.against import Reference
 from hermes_edge.bench.measure import Repeats
 from hermes_edge.cli.app import app
+from hermes_edge.cli.build import _reference
 from hermes_edge.contract import GraphName, GraphSpec
 from hermes_edge.engines import Bundle, CpuDevice, Engine, View, host_array, host_view
 from hermes_edge.engines.backends import OrtBackend
@@ -368,6 +369,15 @@ def test_an_engine_in_bf16_is_compared_with_the_widened_graph(
     # The stand-in is the reference itself, but for inputs that are rounded before they come in.
     assert check.name == name and check.passed
     assert check.tolerance == {"score": 1e-2, "compact": 1e-2}.get(name, 4e-2)
+
+
+def test_a_build_s_precision_check_is_against_the_widened_graphs(exported: Exported) -> None:
+    reference = _reference(exported[1])
+    assert isinstance(reference, WidenedBundle)
+    assert reference.manifest.precision == "fp32"
+    assert reference.engine("score").graph.inputs[0].dtype == "float32"
+    # Every other bundle is its own reference.
+    assert _reference(reference) is reference
 
 
 def cli(*args: object) -> tuple[int, str, str]:
