@@ -3,8 +3,8 @@
     python benchmarks/gpu.py --device cuda:0 --geometry llava-onevision-0.5b --json FILE
     python benchmarks/gpu.py --device cpu --geometry tiny --frames 16 --frames 64     any machine
 
-For each geometry a checkpoint with random weights is made on the device and exported in half
-precision; then, on the device, in ONNX Runtime:
+For each geometry a checkpoint with random weights is made on the device and exported in fp16
+(or --precision bf16); then, on the device, in ONNX Runtime:
 
   parity   the small model in the box, in fp32: a stream's memory and answers against the CPU's
   flat     bytes of the device after 16, 256 and 4,096 frames of one session
@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict, dataclass
+from enum import Enum
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -28,7 +29,6 @@ import typer
 from hermes_edge.bench.machine import resident_bytes
 from hermes_edge.bench.run import BenchSettings, run_bench
 from hermes_edge.bench.stream import TokenStream, open_session
-from hermes_edge.cli.form import Compute
 from hermes_edge.errors import HermesEdgeError, StorageError
 from hermes_edge.export import export_checkpoint, make_random_checkpoint
 from hermes_edge.runtime import Runtime, SamplingParams
@@ -38,6 +38,14 @@ from hermes_edge.synthetic import SPLITS, draw_stream, make_stream
 
 CHUNK_FRAMES = 8
 RESERVE_TOKENS = 512
+
+
+class Form(str, Enum):
+    """Precision of what is measured."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +63,7 @@ def main(
     geometry: Annotated[list[str] | None, typer.Option(help="May be repeated.")] = None,
     rows: Annotated[list[int] | None, typer.Option(help="Cached rows when asked.")] = None,
     frames: Annotated[list[int] | None, typer.Option(help="When to count bytes.")] = None,
-    precision: Annotated[Compute, typer.Option(help="Of the export.")] = Compute.FP16,
+    precision: Annotated[Form, typer.Option(help="Of the export.")] = Form.FP16,
     repeats: Annotated[int, typer.Option(help="Of questions.")] = 7,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write it here.")] = None,
 ) -> None:

@@ -44,7 +44,7 @@ from typing import Literal
 
 from hermes_edge.spec import PRECISION_DTYPE, DecoderSpec, Precision, VisionSpec
 
-DType = Literal["float32", "float16", "int64", "bool", "uint8"]
+DType = Literal["float32", "float16", "bfloat16", "int64", "bool", "uint8"]
 Axis = int | str
 GraphName = Literal["vision", "decoder", "score", "compact", "embedding_probe"]
 

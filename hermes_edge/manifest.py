@@ -36,6 +36,8 @@ Family = Literal["llava_onevision", "qwen2"]
 TOLERANCES: dict[Precision, dict[str, float]] = {
     "fp32": {"original": 1e-4, "itself": 1e-4, "arithmetic": 1e-5},
     "fp16": {"original": 5e-3, "itself": 2e-3, "arithmetic": 1e-3},
+    # 1.3e-2, 1.1e-2, 4.0e-3 on the CPU with every bf16 result rounded (hermes_edge.export.widened).
+    "bf16": {"original": 4e-2, "itself": 4e-2, "arithmetic": 1e-2},
 }
 
 
@@ -80,7 +82,7 @@ class ParityCheck(_Record):
 
 
 class ParityCost(_Record):
-    """What quantized weights cost against the original's own: a figure, not a verdict."""
+    """What rounded weights cost against the original's own: a figure, not a verdict."""
 
     name: str
     measured: float
@@ -90,8 +92,8 @@ class ParityCost(_Record):
 class ParityReport(_Record):
     """What the export compared, against what, and how it came out.
 
-    A quantized decoder is checked against the original with equally rounded weights; ``costs`` says
-    how far it is from the original itself.
+    A quantized decoder, and a bundle in bf16, is checked against the original with equally rounded
+    weights; ``costs`` says how far it is from the original itself.
     """
 
     reference: str

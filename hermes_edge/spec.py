@@ -12,12 +12,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Precision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "fp16", "bf16"]
 
-PRECISION_BYTES: dict[Precision, int] = {"fp32": 4, "fp16": 2}
-PRECISION_DTYPE: dict[Precision, Literal["float32", "float16"]] = {
+PRECISION_BYTES: dict[Precision, int] = {"fp32": 4, "fp16": 2, "bf16": 2}
+PRECISION_DTYPE: dict[Precision, Literal["float32", "float16", "bfloat16"]] = {
     "fp32": "float32",
     "fp16": "float16",
+    "bf16": "bfloat16",
 }
 
 WEIGHT_BLOCKS = (32, 128)

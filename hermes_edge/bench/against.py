@@ -55,7 +55,9 @@ class Reference:
         dtype = DTYPES[bundle.manifest.precision]
         ids = np.linspace(0, required.vocabulary - 1, _SAMPLED_ROWS).astype(np.int64)
         ours = bundle.embeddings().lookup(ids.tolist())
-        theirs = checkpoint.weights.load(EMBEDDINGS, dtype)[torch.from_numpy(ids)].numpy()
+        # In fp32 on both sides, which every precision fits into: torch and numpy share no bf16.
+        ours = ours.astype(np.float32)
+        theirs = checkpoint.weights.load(EMBEDDINGS, dtype)[torch.from_numpy(ids)].float().numpy()
         if not np.array_equal(ours, theirs):
             rows = int((ours != theirs).any(axis=1).sum())
             raise _another_model(
@@ -141,7 +143,10 @@ class LanguageModel:
         cache = DynamicCache(config=self.model.config)
         for index, layer in enumerate(cached_layers(session)):
             keys, values = (
-                torch.from_numpy(rows.copy()).transpose(0, 1)[None].contiguous().to(self.device)
+                torch.from_numpy(np.array(rows, np.float32))
+                .to(self.device, self.model.dtype)
+                .transpose(0, 1)[None]
+                .contiguous()
                 for rows in (layer.keys, layer.values)
             )
             cache.update(keys, values, index)

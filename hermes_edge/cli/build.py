@@ -18,6 +18,7 @@ from hermes_edge.settings import Settings
 from hermes_edge.units import parse_bytes
 
 if TYPE_CHECKING:
+    from hermes_edge.engines import Bundle
     from hermes_edge.engines.cuda import CudaDevice
     from hermes_edge.engines.trt.folder import PlanFolder
     from hermes_edge.engines.trt.profiles import Limits
@@ -102,10 +103,12 @@ def build(
     nbytes = parse_bytes(workspace, "--workspace")
     slices = parse_bytes(slice_workspace, "--slice-workspace")
     opened = Bundle.open(bundle)
+    reference: Bundle | None = None
     limits = session_limits(opened, budget, chunk_frames, reserve_tokens, slices)
     if precision_check:
         # A build takes long: what the check needs is looked for before.
         import_onnxruntime()
+        reference = _reference(opened)
     trt, gpu = open_gpu(device)
     here = place_of(trt, gpu)
     _check_key(device_key, here)
@@ -120,7 +123,9 @@ def build(
                 BuildOptions(nbytes, low_memory),
                 BuildBars(bars).graph,
                 memory=gpu.memory,
-                check=_precision(trt, gpu, limits, bars, measured) if precision_check else None,
+                check=_precision(trt, gpu, limits, bars, measured, reference)
+                if reference is not None
+                else None,
             )
     finally:
         if measured:
@@ -139,8 +144,26 @@ def _check_key(key: str, here: Place) -> None:
         )
 
 
+def _reference(bundle: Bundle) -> Bundle:
+    """What ONNX Runtime can run on the CPU in place of a bundle.
+
+    Raises:
+        DependencyError: a bundle in bf16, without the packages of the export that widen it.
+    """
+    if bundle.manifest.precision != "bf16":
+        return bundle
+    from hermes_edge.export.widened import WidenedBundle
+
+    return WidenedBundle(bundle, rounded=True)
+
+
 def _precision(
-    trt: Any, gpu: CudaDevice, limits: Limits, bars: Progress, measured: list[ParityCheck]
+    trt: Any,
+    gpu: CudaDevice,
+    limits: Limits,
+    bars: Progress,
+    measured: list[ParityCheck],
+    reference: Bundle,
 ) -> Callable[[PlanFolder], None]:
     """A check of complete plans that fills ``measured`` and then refuses what differs."""
     from hermes_edge.engines.precision import compare_with_cpu, require_parity
@@ -151,7 +174,12 @@ def _precision(
         for name in names:
             measured.append(
                 compare_with_cpu(
-                    plans.bundle, name, limits, gpu, lambda n: plans.engine(trt, gpu, n)
+                    plans.bundle,
+                    name,
+                    limits,
+                    gpu,
+                    lambda n: plans.engine(trt, gpu, n),
+                    reference,
                 )
             )
             bars.advance(task)

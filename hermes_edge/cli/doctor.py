@@ -25,6 +25,7 @@ from hermes_edge.shipped import TINY_BUNDLE
 # Distribution and the module that it brings.
 _CORE = {
     "jinja2": "jinja2",
+    "ml-dtypes": "ml_dtypes",
     "numpy": "numpy",
     "opencv-python-headless": "cv2",
     "pydantic": "pydantic",

@@ -60,4 +60,6 @@ def export(
     total = sum(record.bytes for record in manifest.files)
     stdout().print(f"{manifest.model_id} -> {output} ({size(total)})")
     for cost in manifest.parity.costs if manifest.parity is not None else ():
-        stdout().print(f"{quantization} costs: {cost.name}: {cost.measured:.3g} {cost.unit}")
+        stdout().print(
+            f"{quantization or precision} costs: {cost.name}: {cost.measured:.3g} {cost.unit}"
+        )

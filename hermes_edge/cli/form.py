@@ -18,6 +18,7 @@ class DType(str, Enum):
 
     FP32 = "fp32"
     FP16 = "fp16"
+    BF16 = "bf16"
     INT8 = "int8"
     INT4 = "int4"
 
@@ -28,6 +29,8 @@ class Compute(str, Enum):
     FP32 = "fp32"
     FP16 = "fp16"
 
+
+_DENSE: dict[DType, Precision] = {DType.FP32: "fp32", DType.FP16: "fp16", DType.BF16: "bf16"}
 
 ComputeOption = Annotated[
     Compute | None, typer.Option(help="Of all else beside int8 or int4.", show_default="fp32")
@@ -46,14 +49,15 @@ def parse_form(
     Raises:
         SettingsError: an option that means nothing beside ``dtype``.
     """
-    if dtype in (DType.FP32, DType.FP16):
+    dense = _DENSE.get(dtype)
+    if dense is not None:
         if compute is not None:
             raise SettingsError(
                 "--compute says nothing here",
                 required="--dtype int8 or int4 beside it",
                 found=f"--dtype {dtype.value}",
             )
-        precision: Precision = "fp16" if dtype is DType.FP16 else "fp32"
+        precision = dense
     else:
         precision = "fp16" if compute is Compute.FP16 else "fp32"
     if block is not None and dtype is not DType.INT4:

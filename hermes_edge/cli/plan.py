@@ -79,6 +79,12 @@ def plan(
         frame_height=height,
         slice_workspace_bytes=parse_bytes(slice_workspace, "--slice-workspace"),
     )
+    if device == _THIS and subject.precision == "bf16":
+        raise SettingsError(
+            "ONNX Runtime cannot compute in bf16 on this machine's processor",
+            required="fp32 or fp16, or --device of a GPU",
+            found="bf16",
+        )
     made = make_plan(subject, _device(device, reserve), wish)
     if as_json:
         print_json(_document(made))

@@ -86,7 +86,7 @@ def print_parity(report: ParityReport) -> None:
     )
     if report.costs:
         table(
-            "cost of the quantized weights, beside the original",
+            "cost of the rounded weights, beside the original",
             ("what", "measured", "unit"),
             [(cost.name, f"{cost.measured:.3g}", cost.unit) for cost in report.costs],
         )

@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 from hermes_edge.contract import GraphName
 from hermes_edge.engines.base import Engine
 from hermes_edge.engines.bundle import Bundle
-from hermes_edge.engines.cuda import CudaDevice
+from hermes_edge.engines.cuda import CudaDevice, check_precision
 from hermes_edge.engines.ort import split_device
 from hermes_edge.engines.trt.api import import_tensorrt
 from hermes_edge.engines.trt.folder import PlanFolder, place_of
@@ -42,7 +42,10 @@ class OrtBackend:
 
     def engine(self, bundle: Bundle, name: GraphName) -> Engine:
         """A session of its own; on a GPU it computes on the device's stream."""
-        stream = self.device.stream if isinstance(self.device, CudaDevice) else None
+        stream = None
+        if isinstance(self.device, CudaDevice):
+            device, stream = self.device, self.device.stream
+            check_precision(bundle.manifest.precision, device.gpu, device.compute_capability)
         return bundle.engine(name, self.device.name, self._threads, stream=stream)
 
 

@@ -32,6 +32,8 @@ from hermes_edge.manifest import (
 )
 from hermes_edge.spec import PRECISION_DTYPE
 
+# Names of safetensors.
+_STORED = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _MEND = "Copy the bundle again, or export it again with: hermes-edge export CHECKPOINT -o BUNDLE"
 
 
@@ -65,7 +67,7 @@ class EmbeddingTable:
                 found=repr(error),
                 fix=_MEND,
             ) from None
-        stored = {"F32": "float32", "F16": "float16"}.get(str(dtype_name), dtype_name)
+        stored = _STORED.get(str(dtype_name), dtype_name)
         found = f"{stored} {shape}"
         required = f"{dtype} {[vocabulary, width]}"
         nbytes = vocabulary * width * np.dtype(dtype).itemsize
@@ -92,7 +94,8 @@ class EmbeddingTable:
                 found=int(outside[0]),
             )
         rows = np.empty((len(ids), self._width), self._dtype)
-        for row, token in zip(rows, ids.tolist(), strict=True):
+        # As bytes: bfloat16 has no buffer to read into (ml_dtypes 0.6).
+        for row, token in zip(rows.view(np.uint8), ids.tolist(), strict=True):
             read = os.preadv(self._file, [row], self._start + token * row.nbytes)
             if read != row.nbytes:
                 raise BundleError(

@@ -19,9 +19,35 @@ import numpy as np
 from hermes_edge.contract import DType
 from hermes_edge.engines.views import Array, View, check_alike
 from hermes_edge.errors import BudgetError, DependencyError, EngineError
+from hermes_edge.spec import Precision
 
 # Two halves: one is filled while the other is copied.
 _HALF_BYTES = 2 << 20
+
+
+# Ampere: tensor cores take bf16, and TensorRT builds it, from here on.
+_BF16_CAPABILITY = (8, 0)
+
+
+def check_precision(precision: Precision, gpu: str, compute_capability: str) -> None:
+    """Refuse bf16 on a GPU that has none.
+
+    Args:
+        precision: of a bundle.
+        gpu: its name.
+        compute_capability: as ``8.7``.
+
+    Raises:
+        EngineError: it is older than Ampere.
+    """
+    found = tuple(map(int, compute_capability.split(".")))
+    if precision == "bf16" and found < _BF16_CAPABILITY:
+        raise EngineError(
+            f"{gpu} cannot compute in bf16",
+            required="compute capability 8.0 or newer",
+            found=compute_capability,
+            fix="Export with --dtype fp16",
+        )
 
 
 def import_cuda() -> Any:

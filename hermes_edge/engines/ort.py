@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from hermes_edge.contract import GraphSpec
+from hermes_edge.contract import DType, GraphSpec
 from hermes_edge.engines.views import View
 from hermes_edge.errors import BundleError, DependencyError, EngineError, SettingsError
 from hermes_edge.installed import WHEELS, installed_wheels
@@ -24,10 +24,13 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _TYPES = {
     "tensor(float)": "float32",
     "tensor(float16)": "float16",
+    "tensor(bfloat16)": "bfloat16",
     "tensor(int64)": "int64",
     "tensor(bool)": "bool",
     "tensor(uint8)": "uint8",
 }
+# onnx.TensorProto.BFLOAT16: a binding takes the number, and refuses numpy's type (1.20 to 1.32).
+_BFLOAT16 = 16
 
 
 def import_onnxruntime() -> Any:
@@ -111,14 +114,17 @@ class OrtEngine:
         Raises:
             SettingsError: unknown device name.
             DependencyError: onnxruntime is not installed.
-            EngineError: the provider is not really used, or ONNX Runtime refuses the graph.
+            EngineError: the provider is not really used, ONNX Runtime refuses the graph, or the CPU
+                is asked for bf16.
             BundleError: the graph's tensors differ from the contract (all are listed).
         """
         ort = import_onnxruntime()
         kind, index = split_device(device)
+        if kind == "cpu":
+            _check_cpu(path, graph)
         self._graph = graph
         self._device = (kind, index)
-        self._dtypes = {t.name: np.dtype(t.dtype) for t in (*graph.inputs, *graph.outputs)}
+        self._types = {t.name: _element_type(t.dtype) for t in (*graph.inputs, *graph.outputs)}
         products = Products(quantized, exact)
         self._session = _open_session(ort, path, (kind, index), threads, stream, products)
         used = self._session.get_providers()[0]
@@ -147,17 +153,32 @@ class OrtEngine:
         kind, index = self._device
         try:
             for name, view in inputs.items():
-                dtype = self._dtypes[name]
-                binding.bind_input(name, kind, index, dtype, view.shape, view.address)
+                element = self._types[name]
+                binding.bind_input(name, kind, index, element, view.shape, view.address)
             for name, view in outputs.items():
-                dtype = self._dtypes[name]
-                binding.bind_output(name, kind, index, dtype, view.shape, view.address)
+                element = self._types[name]
+                binding.bind_output(name, kind, index, element, view.shape, view.address)
             self._session.run_with_iobinding(binding, self._run_options)
         except KeyError as error:
             raise EngineError(f"{self._graph.name} has no tensor {error}") from None
         # ONNX Runtime raises plain RuntimeError, ValueError and a dozen types of its own.
         except Exception as error:
             raise EngineError(f"a call of {self._graph.name} failed", found=str(error)) from error
+
+
+def _element_type(dtype: DType) -> Any:
+    return _BFLOAT16 if dtype == "bfloat16" else np.dtype(dtype)
+
+
+def _check_cpu(path: Path, graph: GraphSpec) -> None:
+    # MatMul, Add, Mul and Sigmoid among others have no kernel (1.20 to 1.32).
+    if any(tensor.dtype == "bfloat16" for tensor in (*graph.inputs, *graph.outputs)):
+        raise EngineError(
+            f"ONNX Runtime cannot compute {path} on the CPU",
+            required="fp32 or fp16, or a CUDA device",
+            found="bf16",
+            fix="Export with --dtype fp32 or fp16, or run it on a GPU: --device cuda:0",
+        )
 
 
 @dataclass(frozen=True, slots=True)

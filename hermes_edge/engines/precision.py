@@ -46,6 +46,7 @@ def compare_with_cpu(
     limits: Limits,
     device: Device,
     open_engine: Callable[[GraphName], Engine],
+    reference: Bundle | None = None,
 ) -> ParityCheck:
     """The largest difference of a device's engine to ONNX Runtime on the CPU.
 
@@ -55,6 +56,7 @@ def compare_with_cpu(
         limits: of the sessions that the engine serves; no call is larger.
         device: that the engine computes on.
         open_engine: of the engine.
+        reference: what the CPU computes instead of the bundle, where it cannot: for bf16.
 
     Returns:
         The difference as a share of an output's largest magnitude, the worst over all outputs of
@@ -64,7 +66,7 @@ def compare_with_cpu(
         EngineError: either refuses a call.
         DependencyError: ONNX Runtime is not installed.
     """
-    calls = list(_reference_calls(bundle, name, limits))
+    calls = list(_reference_calls(reference or bundle, name, limits))
     gc.collect()
     engine = open_engine(name)
     worst = 0.0

@@ -11,6 +11,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+# Not used by name: numpy knows the dtype "bfloat16" once it is imported.
+import ml_dtypes  # noqa: F401
 import numpy as np
 import numpy.typing as npt
 

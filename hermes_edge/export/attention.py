@@ -54,7 +54,9 @@ def group_heads(queries: Tensor, kv_heads: int) -> Tensor:
     """[Q, Hq, D] to [Hkv, Hq/Hkv * Q, D], scaled: the rows of all heads that share a key head."""
     rows, query_heads, head_size = queries.shape
     group = query_heads // kv_heads
-    grouped = (queries * (1.0 / math.sqrt(head_size))).view(rows, kv_heads, group, head_size)
+    # In fp32: the factor itself would be rounded to the queries' precision.
+    scaled = (queries.to(torch.float32) * (1.0 / math.sqrt(head_size))).to(queries.dtype)
+    grouped = scaled.view(rows, kv_heads, group, head_size)
     return grouped.permute(1, 2, 0, 3).reshape(kv_heads, group * rows, head_size)
 
 

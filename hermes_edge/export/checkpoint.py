@@ -14,7 +14,11 @@ from hermes_edge.export.vision import vision_tensors
 from hermes_edge.export.weights import Weights
 from hermes_edge.spec import Precision
 
-DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16}
+DTYPES: dict[Precision, torch.dtype] = {
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+}
 
 
 @dataclass(frozen=True, slots=True)

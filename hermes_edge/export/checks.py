@@ -15,7 +15,7 @@ from hermes_edge.export.calls import Caches, Pass, call
 from hermes_edge.export.reference import Reference
 from hermes_edge.export.samples import FRAMES, PREFIX_TOKENS, Samples
 from hermes_edge.manifest import TOLERANCES, ParityCheck
-from hermes_edge.spec import Precision
+from hermes_edge.spec import PRECISION_DTYPE, Precision
 
 
 class Checks:
@@ -198,7 +198,7 @@ def check_compact(bundle: Bundle, to: Checks) -> None:
 
 def _rounded(bundle: Bundle, inputs: dict[str, Array]) -> dict[str, Array]:
     """Floats as the graph will get them, so that only its own error is measured."""
-    dtype = np.float16 if bundle.manifest.precision == "fp16" else np.float32
+    dtype = np.dtype(PRECISION_DTYPE[bundle.manifest.precision])
     return {
         name: array.astype(dtype) if array.dtype == np.float64 and name != "fold_weight" else array
         for name, array in inputs.items()

@@ -13,7 +13,8 @@ from typing import Any, cast
 from transformers import LlavaOnevisionConfig, PretrainedConfig, Qwen2Config, SiglipVisionConfig
 
 from hermes_edge.errors import CheckpointError
-from hermes_edge.export.vision import Activation, VisionVariant
+from hermes_edge.export.activations import Gelu
+from hermes_edge.export.vision import VisionVariant
 from hermes_edge.manifest import Family
 from hermes_edge.spec import DecoderSpec, VisionSpec
 
@@ -195,8 +196,8 @@ def _vision(path: Path, folder: Path, config: Any) -> tuple[VisionSpec, VisionVa
         rescale_factor=factor,
     )
     return spec, VisionVariant(
-        tower_activation=cast(Activation, tower.hidden_act),
-        projector_activation=cast(Activation, config.projector_hidden_act),
+        tower_activation=cast(Gelu, tower.hidden_act),
+        projector_activation=cast(Gelu, config.projector_hidden_act),
         projector_bias=config.multimodal_projector_bias,
     )
 

@@ -1,4 +1,4 @@
-"""What quantized weights cost: a bundle beside the original with its weights as they were."""
+"""What rounded weights cost: a bundle beside the original with its weights as they were."""
 
 from __future__ import annotations
 

@@ -17,9 +17,9 @@ import math
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hermes_edge.export.activations import gated
 from hermes_edge.export.attention import attend
 from hermes_edge.export.rotary import inverse_frequencies, rotate, rotations
 from hermes_edge.export.weights import Weights
@@ -125,7 +125,7 @@ class DecoderLayer(nn.Module):
     def feed_forward(self, hidden: Tensor) -> Tensor:
         """fp32 [T, E] to fp32 [T, E]: down(silu(gate) * up)."""
         rows = self.mlp_norm(hidden).to(self.dtype)
-        product: Tensor = (F.silu(rows @ self.gate) * (rows @ self.up)) @ self.down
+        product: Tensor = gated(rows @ self.gate, rows @ self.up) @ self.down
         return product.to(torch.float32)
 
 

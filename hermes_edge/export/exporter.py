@@ -101,7 +101,7 @@ def export_checkpoint(
         checkpoint = Checkpoint.open(source)
         tokens_per_frame = _tokens_per_frame(checkpoint, tokens_per_frame)
         if quantization is not None:
-            check_quantization(quantization, checkpoint.config.decoder)
+            check_quantization(quantization, checkpoint.config.decoder, precision)
     form = _Form(precision, quantization, opset)
     needed_bytes = _needed_bytes(checkpoint, form)
     with staged(Path(target), needed_bytes, overwrite=overwrite) as staging:

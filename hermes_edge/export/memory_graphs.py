@@ -62,12 +62,13 @@ class Compact(nn.Module):
             fold, fold_delta: int64 [R], likewise.
             fold_weight: fp32 [R].
         """
-        kept = keys.index_select(0, keep)
+        # Widened until they are chosen, which changes no bit: no backend has to choose in bf16.
+        kept = keys.index_select(0, keep).to(torch.float32)
         turned = self._turned(kept, keep_delta)
         # A product with a sine of zero would turn -0.0 into 0.0. So would ONNX Runtime 1.32 with
         # ``!= 0`` here: it fuses the negation, and its Where keeps a zero's sign in the else branch
         # alone.
-        kept = turned.where(keep_delta[:, None, None].abs() > 0, kept)
+        kept = turned.where(keep_delta[:, None, None].abs() > 0, kept).to(keys.dtype)
         weight = fold_weight[:, None, None]
         folded = self._turned(keys.index_select(0, fold).to(torch.float32), fold_delta)
         key = (folded * weight).sum(dim=0, keepdim=True).to(keys.dtype)

@@ -21,6 +21,7 @@ from hermes_edge.export.costs import measure_costs
 from hermes_edge.export.progress import NoProgress, Progress, stage
 from hermes_edge.export.reference import Reference, run_references
 from hermes_edge.export.samples import FRAMES, Samples
+from hermes_edge.export.widened import WidenedBundle
 from hermes_edge.manifest import ParityReport
 
 ITSELF = "the bundle itself"
@@ -70,15 +71,19 @@ def compare_export(folder: Path, checkpoint: Checkpoint, progress: Progress) -> 
 def _compare(bundle: Bundle, checkpoint: Checkpoint | None, progress: Progress) -> ParityReport:
     samples = Samples.of(bundle.manifest)
     quantization, precision = bundle.manifest.quantization, bundle.manifest.precision
+    # What is checked at fp32's tolerances, and what a device makes of it.
+    checked = used = bundle
+    if precision == "bf16":
+        checked, used = (WidenedBundle(bundle, rounded=rounded) for rounded in (False, True))
     original = rounded = None
     if checkpoint is not None:
         with stage(progress, "reference"):
             original, rounded = run_references(checkpoint, samples, quantization, precision)
     with stage(progress, "parity"):
-        report = _run(bundle, samples, rounded or original)
+        report = _run(checked, samples, rounded or original)
         if original is None or rounded is None:
             return report
-        return report.model_copy(update={"costs": measure_costs(bundle, original)})
+        return report.model_copy(update={"costs": measure_costs(used, original)})
 
 
 def _run(bundle: Bundle, samples: Samples, reference: Reference | None) -> ParityReport:

@@ -40,12 +40,23 @@ _LEAST_SCALE: dict[Precision, float] = {
 _SLAB_COLUMNS = 8192
 
 
-def check_quantization(quantization: Quantization, decoder: DecoderSpec) -> None:
+def check_quantization(
+    quantization: Quantization, decoder: DecoderSpec, precision: Precision
+) -> None:
     """Refuse what the decoder's matrices cannot be.
 
     Raises:
-        SettingsError: an unknown format, or blocks that do not divide a matrix's inputs.
+        SettingsError: an unknown format, one that cannot stand beside the precision, or blocks that
+            do not divide a matrix's inputs.
     """
+    if precision == "bf16":
+        # No provider of ONNX Runtime dequantizes to bf16 (1.20 to 1.32).
+        raise SettingsError(
+            "integer weights cannot stand beside bf16",
+            required="fp32 or fp16",
+            found=precision,
+            fix="Export with --compute fp16",
+        )
     bits, block = quantization.bits, quantization.block
     fits = (bits == 8 and block is None) or (bits == 4 and block in WEIGHT_BLOCKS)
     if not fits:

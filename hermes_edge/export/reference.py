@@ -71,8 +71,8 @@ def run_references(
         precision: of the export.
 
     Returns:
-        The original, and the same with its decoder's matrices rounded as the export's are; None
-        where it has no quantization.
+        The original, and the same with its weights rounded as the export's are; None where the
+        export's tolerance is enough for that.
     """
     seeing = checkpoint.config.vision is not None
     model_class: Any = LlavaOnevisionForConditionalGeneration if seeing else Qwen2ForCausalLM
@@ -85,8 +85,14 @@ def run_references(
     original = _run(model, checkpoint, samples, visual, name)
     rounded = None
     if quantization is not None:
-        _round_weights(model, quantization, precision)
+        _round_matrices(model, quantization, precision)
         name += f", decoder's matrices rounded to {quantization}"
+        rounded = _run(model, checkpoint, samples, visual, name)
+    elif precision == "bf16":
+        _round_to_bf16(model)
+        name += ", weights rounded to bf16; the graphs widened to fp32"
+        if checkpoint.config.vision is not None and samples.frames is not None:
+            visual = _visual_tokens(model, checkpoint.config.vision, samples.frames)
         rounded = _run(model, checkpoint, samples, visual, name)
     del model
     gc.collect()
@@ -132,7 +138,7 @@ def _text(model: Any) -> Any:
     return getattr(model.model, "language_model", model.model)
 
 
-def _round_weights(model: Any, quantization: Quantization, precision: Precision) -> None:
+def _round_matrices(model: Any, quantization: Quantization, precision: Precision) -> None:
     """Each linear layer's weight [out, in] as its graph has it; tied embeddings stay whole."""
     linear = [module for module in _text(model).modules() if isinstance(module, nn.Linear)]
     for module in (*linear, model.lm_head):
@@ -140,6 +146,14 @@ def _round_weights(model: Any, quantization: Quantization, precision: Precision)
         rounded = dequantize(*quantize(matrix, quantization, precision))
         # Not in place: tied embeddings are the same tensor.
         module.weight = nn.Parameter(torch.from_numpy(rounded.T.copy()), requires_grad=False)
+
+
+def _round_to_bf16(model: Any) -> None:
+    """Linear layers and text embeddings, in place; everything else stays fp32 in the graphs too."""
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    for module in (*linear, model.get_input_embeddings()):
+        for parameter in module.parameters():
+            parameter.copy_(parameter.to(torch.bfloat16))
 
 
 def _visual_tokens(model: Any, vision: VisionSpec, frames: Array) -> Tensor:

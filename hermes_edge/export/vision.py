@@ -12,16 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hermes_edge.export.activations import Gelu, finer, gelu
 from hermes_edge.export.weights import Weights
 from hermes_edge.spec import VisionSpec
-
-Activation = Literal["gelu", "gelu_pytorch_tanh"]
 
 _TOWER = "vision_tower."
 _PROJECTOR = "multi_modal_projector."
@@ -32,8 +30,8 @@ _CHANNELS = 3
 class VisionVariant:
     """What the tower's graph needs to know and the runtime does not."""
 
-    tower_activation: Activation
-    projector_activation: Activation
+    tower_activation: Gelu
+    projector_activation: Gelu
     projector_bias: bool
 
 
@@ -71,10 +69,6 @@ _ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
 
 def _layer_prefix(layer: int) -> str:
     return f"{_TOWER}encoder.layers.{layer}."
-
-
-def _activate(rows: Tensor, activation: Activation) -> Tensor:
-    return F.gelu(rows, approximate="tanh" if activation == "gelu_pytorch_tanh" else "none")
 
 
 class Linear(nn.Module):
@@ -134,7 +128,7 @@ class VisionLayer(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """fp32 [F, patches, width] to the same."""
         hidden = hidden + self._attention(self.norm(hidden).to(self.dtype)).to(torch.float32)
-        wide = _activate(self.wide(self.mlp_norm(hidden).to(self.dtype)), self.activation)
+        wide = gelu(self.wide(self.mlp_norm(hidden).to(self.dtype)), self.activation)
         narrow: Tensor = self.narrow(wide)
         return hidden + narrow.to(torch.float32)
 
@@ -143,7 +137,8 @@ class VisionLayer(nn.Module):
         size = width // self.heads
         heads = self.qkv(rows).view(-1, patches, 3, self.heads, size).permute(2, 0, 3, 1, 4)
         queries, keys, values = heads.unbind(0)
-        scores = (queries * (1.0 / math.sqrt(size))) @ keys.transpose(-1, -2)
+        scaled = (queries.to(torch.float32) * (1.0 / math.sqrt(size))).to(rows.dtype)
+        scores = scaled @ keys.transpose(-1, -2)
         weights = scores.to(torch.float32).softmax(dim=-1).to(rows.dtype)
         mixed: Tensor = self.out((weights @ values).transpose(1, 2).reshape(-1, patches, width))
         return mixed
@@ -179,8 +174,9 @@ class Vision(nn.Module):
         self.activation = variant.projector_activation
         self.mean = nn.Buffer(torch.tensor(spec.image_mean, dtype=torch.float32))
         self.std = nn.Buffer(torch.tensor(spec.image_std, dtype=torch.float32))
-        self.patch = nn.Buffer(weights.load(embeddings + "patch_embedding.weight", dtype))
-        self.patch_bias = nn.Buffer(weights.load(embeddings + "patch_embedding.bias", dtype))
+        patch = embeddings + "patch_embedding."
+        self.patch = nn.Buffer(weights.load(patch + "weight", finer(dtype)))
+        self.patch_bias = nn.Buffer(weights.load(patch + "bias", finer(dtype)))
         position = weights.load(embeddings + "position_embedding.weight", torch.float32)
         self.position = nn.Buffer(position)
         self.layers = nn.ModuleList(
@@ -189,16 +185,16 @@ class Vision(nn.Module):
         bias = variant.projector_bias
         self.project_in = Linear(weights, [_PROJECTOR + "linear_1"], dtype, bias)
         self.project_out = Linear(weights, [_PROJECTOR + "linear_2"], dtype, bias)
-        self.pool = nn.Buffer(pooling_matrix(spec).to(dtype))
+        self.pool = nn.Buffer(pooling_matrix(spec).to(finer(dtype)))
 
     def forward(self, frames: Tensor) -> Tensor:
         """uint8 [F, H, W, 3] to [F * N, E]."""
         pixels = frames.to(torch.float32) * self.spec.rescale_factor
-        pixels = ((pixels - self.mean) / self.std).permute(0, 3, 1, 2).to(self.dtype)
+        pixels = ((pixels - self.mean) / self.std).permute(0, 3, 1, 2).to(self.patch.dtype)
         patches = F.conv2d(pixels, self.patch, self.patch_bias, stride=self.spec.patch_size)
         hidden = patches.flatten(2).transpose(1, 2).to(torch.float32) + self.position
         for layer in self.layers:
             hidden = layer(hidden)
-        tokens = _activate(self.project_in(hidden.to(self.dtype)), self.activation)
-        pooled: Tensor = self.pool @ self.project_out(tokens)
-        return pooled.reshape(-1, self.embedding_width)
+        tokens = gelu(self.project_in(hidden.to(self.dtype)), self.activation)
+        pooled: Tensor = self.pool @ self.project_out(tokens).to(self.pool.dtype)
+        return pooled.reshape(-1, self.embedding_width).to(self.dtype)

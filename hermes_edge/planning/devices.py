@@ -1,9 +1,10 @@
 """Devices to plan for: memory, bandwidth and rate.
 
 Peak figures of the vendor's data sheets; rates are dense fp16 products on the tensor cores with
-fp32 accumulation. A Jetson's CPU and GPU share one memory, of which firmware, system and desktop
-keep a part; a graphics card loses a CUDA context and a display. What is kept is an estimate: say
-``--reserve`` where yours is known (``free -m`` on a freshly started board).
+fp32 accumulation, and bf16's are the same. A Jetson's CPU and GPU share one memory, of which
+firmware, system and desktop keep a part; a graphics card loses a CUDA context and a display. What
+is kept is an estimate: say ``--reserve`` where yours is known (``free -m`` on a freshly started
+board).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Device:
         reserve_bytes: of it that is never ours.
         shared: whether the processor's programs live in the same memory.
         gbyte_per_s: bandwidth of that memory.
-        tflop_per_s: fp16, dense.
+        tflop_per_s: fp16 or bf16, dense.
     """
 
     name: str

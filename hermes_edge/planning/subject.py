@@ -143,7 +143,7 @@ def _of_checkpoint(
 
     headers = read_headers(source)
     if quantization is not None:
-        check_quantization(quantization, headers.config.decoder)
+        check_quantization(quantization, headers.config.decoder, precision)
     vision = headers.config.vision
     tokens = vision.tokens_per_frame if vision is not None else tokens_per_frame
     if tokens is None or tokens < 1:

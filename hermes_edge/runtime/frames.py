@@ -117,7 +117,9 @@ def checked_tokens(visual_tokens: Array, shape: tuple[int, int]) -> Array:
     count, width = shape
     tokens = np.asarray(visual_tokens)
     fits = tokens.ndim == 2 and tokens.shape[1] == width and len(tokens) % count == 0
-    if not fits or len(tokens) == 0 or not np.issubdtype(tokens.dtype, np.floating):
+    # numpy does not count bfloat16 among its own.
+    floating = np.issubdtype(tokens.dtype, np.floating) or tokens.dtype == np.dtype("bfloat16")
+    if not fits or len(tokens) == 0 or not floating:
         raise SourceError(
             "visual tokens of another shape",
             required=f"floating point [F*{count}, {width}], F at least 1",

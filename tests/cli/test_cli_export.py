@@ -93,7 +93,7 @@ def test_a_quantized_export_tells_its_cost(cli: Cli, checkpoint: Path, tmp_path:
     code, stdout, _ = cli("inspect", bundle)
     assert code == 0
     assert re.search(r"^matrices +int4, blocks of 32$", stdout, re.M)
-    assert "cost of the quantized weights, beside the original" in stdout
+    assert "cost of the rounded weights, beside the original" in stdout
 
 
 @pytest.mark.slow

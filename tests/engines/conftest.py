@@ -285,7 +285,7 @@ class HostTensorRT:
             return None
         session = onnxruntime.InferenceSession(document["onnx"], providers=["CPUExecutionProvider"])
         kinds = {"float": "FLOAT", "float16": "HALF", "int64": "INT64", "bool": "BOOL"}
-        kinds["uint8"] = "UINT8"
+        kinds |= {"bfloat16": "BF16", "uint8": "UINT8"}
         tensors = {t.name: t for t in (*session.get_inputs(), *session.get_outputs())}
         members = {
             "num_io_tensors": len(tensors),

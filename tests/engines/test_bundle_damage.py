@@ -223,7 +223,8 @@ TABLE = np.zeros((512, 64), np.float32).tobytes()
     [
         (safetensors("embeddings", "F32", [511, 64], TABLE[:-256]), "float32 [511, 64]"),
         (safetensors("embeddings", "F16", [512, 64], TABLE), "float16 [512, 64]"),
-        (safetensors("embeddings", "BF16", [512, 64], TABLE), "BF16 [512, 64]"),
+        (safetensors("embeddings", "BF16", [512, 64], TABLE), "bfloat16 [512, 64]"),
+        (safetensors("embeddings", "F8_E5M2", [512, 64], TABLE), "F8_E5M2 [512, 64]"),
     ],
 )
 def test_embeddings_of_another_shape(bundle: Path, content: bytes, found: str) -> None:

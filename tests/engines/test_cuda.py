@@ -9,11 +9,19 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
-from hermes_edge.engines.cuda import CudaDevice
+from hermes_edge.engines import Bundle
+from hermes_edge.engines.backends import OrtBackend
+from hermes_edge.engines.cuda import CudaDevice, check_precision
+from hermes_edge.engines.trt.build import build_bundle
+from hermes_edge.engines.trt.builder import BuildOptions
+from hermes_edge.engines.trt.profiles import Limits
+from hermes_edge.engines.trt.record import Place
 from hermes_edge.errors import BudgetError, EngineError
+from hermes_edge.shipped import TINY_BUNDLE
 
 
 def test_memory_is_zeroed_aligned_and_counted(cuda: Any) -> None:
@@ -45,6 +53,45 @@ def test_what_goes_in_comes_out(cuda: Any, rows: int) -> None:
     device.upload(values, view.rows(1, rows + 1))
     np.testing.assert_array_equal(device.download(view.rows(1, rows + 1)), values)
     assert not device.download(view.rows(0, 1)).any()
+
+
+def test_bfloat16_is_uploaded_and_downloaded(cuda: Any) -> None:
+    device = CudaDevice(0, cuda)
+    view = device.allocate((3, 2), "bfloat16")
+    assert (view.nbytes, view.row_bytes) == (12, 4)
+    values = np.array([[1, -2], [0.5, 3], [1 / 3, 1e38]]).astype(ml_dtypes.bfloat16)
+    device.upload(values, view)
+    found = device.download(view.rows(1, 3))
+    assert found.dtype == ml_dtypes.bfloat16
+    np.testing.assert_array_equal(found, values[1:])
+    with pytest.raises(ValueError, match=r"^upload of float32 \(3, 2\) to bfloat16 \(3, 2\)$"):
+        device.upload(values.astype(np.float32), view)
+
+
+@pytest.mark.parametrize("capability", ["5.3", "7.2", "7.5"])
+def test_bf16_on_a_gpu_without_it(cuda: Any, capability: str) -> None:
+    bundle = Bundle.open(TINY_BUNDLE, check_hashes=False)
+    bf16 = Bundle(bundle.path, bundle.manifest.model_copy(update={"precision": "bf16"}))
+    device = CudaDevice(0, cuda)
+    device.gpu, device.compute_capability = "Old", capability
+    place = Place(tensorrt="10.3.0", compute_capability=capability, gpu="Old", system="linux-x")
+    limits, options = Limits(1, 1, 1, 1), BuildOptions()
+    for refused in (
+        lambda: OrtBackend(device, 0).engine(bf16, "decoder"),
+        lambda: build_bundle(None, bf16, place, limits, options, lambda name: None),  # type: ignore
+    ):
+        with pytest.raises(EngineError) as caught:
+            refused()
+        assert str(caught.value) == (
+            "Old cannot compute in bf16: required compute capability 8.0 or newer, "
+            f"found {capability}. Export with --dtype fp16"
+        )
+    check_precision("fp16", "Old", capability)
+
+
+@pytest.mark.parametrize("capability", ["8.0", "8.7", "10.0", "12.1"])
+def test_bf16_on_a_gpu_that_has_it(capability: str) -> None:
+    check_precision("bf16", "New", capability)
 
 
 def test_nothing_is_allocated_by_copies(cuda: Any) -> None:

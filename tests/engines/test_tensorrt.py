@@ -30,7 +30,11 @@ from hermes_edge.errors import (
     SettingsError,
     StorageError,
 )
+from hermes_edge.export.memory_graphs import Compact
+from hermes_edge.export.trace import save, trace
+from hermes_edge.manifest import read_manifest
 from hermes_edge.runtime import Runtime, SamplingParams
+from hermes_edge.shipped import TINY_BUNDLE
 from hermes_edge.synthetic import draw_stream, make_stream
 
 LIMITS = Limits(capacity_rows=13 + 128 + 32 + 96, pass_rows=96, probe_rows=96, frames=2)
@@ -402,6 +406,40 @@ def test_backends_that_cannot_be_had(
     with pytest.raises(kind) as caught:
         open_backend(device_name, backend)
     assert str(caught.value).startswith(text)
+
+
+@pytest.fixture(scope="module")
+def compact_in_bf16(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The compact graph of hermes-tiny, as an export in bf16 writes it."""
+    path = tmp_path_factory.mktemp("bf16") / "compact.onnx"
+    decoder = read_manifest(TINY_BUNDLE).decoder
+    save(trace(Compact(decoder), compact_graph(decoder, "bf16"), 20), path)
+    return path
+
+
+def test_a_plan_in_bf16_fits_its_contract_alone(
+    compact_in_bf16: Path, tensorrt: Any, device: CudaDevice, bundle: Bundle
+) -> None:
+    decoder = bundle.manifest.decoder
+    for precision in ("bf16", "fp16"):
+        graph = compact_graph(decoder, precision)
+        profiles = profiles_for(graph, LIMITS)
+        shapes = [{name: [r.least, r.usual, r.most] for name, r in p.items()} for p in profiles]
+        plan = json.dumps({"onnx": str(compact_in_bf16), "shapes": shapes}).encode()
+        if precision == "bf16":
+            engine = TensorRTEngine(tensorrt, plan, graph, profiles, device)
+            assert engine.graph.outputs[0].dtype == "bfloat16"
+            continue
+        with pytest.raises(EngineError) as caught:
+            TensorRTEngine(tensorrt, plan, graph, profiles, device)
+        faults = "; ".join(
+            f"{name}: required ('float16', 3), found ('bfloat16', 3)"
+            for name in ("keys", "new_keys", "new_values", "values")
+        )
+        assert str(caught.value) == (
+            f"the plan of compact does not fit the contract: {faults}. "
+            "Build it again with: hermes-edge build BUNDLE"
+        )
 
 
 def test_an_engine_fills_what_is_empty(

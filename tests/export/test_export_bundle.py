@@ -93,7 +93,7 @@ def test_progress_reports_every_stage_once(llava_bundle: Path, recorder: Any) ->
     ("options", "message"),
     [
         ({"opset": 21}, "unsupported opset: required 20 or 23, found 21"),
-        ({"precision": "int8"}, "unsupported precision: required fp32 or fp16, found int8"),
+        ({"precision": "int8"}, "unsupported precision: required fp32 or fp16 or bf16, found int8"),
         ({"chunk_frames": 0}, "chunk_frames is too small: required at least 1, found 0"),
         (
             {"tokens_per_frame": 9},

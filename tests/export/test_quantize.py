@@ -92,7 +92,7 @@ def test_what_does_not_fit_is_refused(
     quantization: Quantization, message: str, qwen2_bundle: tuple[Path, Manifest]
 ) -> None:
     with pytest.raises(SettingsError) as caught:
-        check_quantization(quantization, qwen2_bundle[1].decoder)
+        check_quantization(quantization, qwen2_bundle[1].decoder, "fp32")
     assert str(caught.value) == message
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from hermes_edge.contract import GraphName
 from hermes_edge.engines.bundle import Bundle
+from hermes_edge.engines.cuda import check_precision
 from hermes_edge.engines.trt.builder import BuildOptions, BuildProgress, build_plan
 from hermes_edge.engines.trt.folder import PlanFolder
 from hermes_edge.engines.trt.profiles import Limits, profiles_for
@@ -57,9 +58,10 @@ def build_bundle(
 
     Raises:
         BundleError: rows that TensorRT cannot be bound to.
-        EngineError: TensorRT refuses or fails; plans that were there stay.
+        EngineError: the GPU has no bf16, or TensorRT refuses or fails; plans that were there stay.
         StorageError: the folder cannot be written; plans that were there stay.
     """
+    check_precision(bundle.manifest.precision, here.gpu, here.compute_capability)
     row_bytes = bundle.manifest.decoder.row_bytes(bundle.manifest.precision)
     if row_bytes % ADDRESS_ALIGNMENT_BYTES:
         raise BundleError(

@@ -16,6 +16,7 @@ from hermes_edge.errors import EngineError
 _TYPES = {
     "FLOAT": "float32",
     "HALF": "float16",
+    "BF16": "bfloat16",
     "INT64": "int64",
     "BOOL": "bool",
     "UINT8": "uint8",
