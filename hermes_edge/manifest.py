@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from hermes_edge.contract import GraphName, TensorSpec
+from hermes_edge.contract import GraphName, TensorSpec, is_static
 from hermes_edge.errors import BundleError
 from hermes_edge.spec import DecoderSpec, Precision, Quantization, VisionSpec
 
@@ -125,6 +125,11 @@ class Manifest(_Record):
     def quantization(self) -> Quantization | None:
         """Of the decoder's matrices."""
         return self.graphs["decoder"].quantization
+
+    @property
+    def static_decode(self) -> bool:
+        """Whether the decoder is one for static decoding."""
+        return is_static(self.graphs["decoder"].inputs)
 
     def to_json(self) -> str:
         """Indented JSON, keys in the order of the fields."""
