@@ -148,15 +148,20 @@ def _check_probes(caches: Caches, bundle: Bundle, embeds: Array, to: Checks) -> 
 
 def _check_lengths(bundle: Bundle, engine: Engine, embeds: Array, to: Checks) -> None:
     """Layers of unequal length, one of them empty: whole slabs against rows cut to length."""
-    spec, rows, results = bundle.manifest.decoder, len(embeds) - 1, []
-    lengths = [rows * layer // spec.layers for layer in range(spec.layers)]
+    spec, rows = bundle.manifest.decoder, len(embeds) - 1
+    rising = [rows * layer // spec.layers for layer in range(spec.layers)]
+    logits, values = [], []
     for unseen_rows in (_UNSEEN_ROWS, 0):
         caches = Caches(engine, spec, unseen_rows)
         caches.append(caches.run(embeds[:-1]))
-        results.append(caches.run(embeds[-1:], logit_rows=[0], past_rows=lengths))
-    whole, cut = results
-    to.compare("logits, layers in slabs and cut to length", "itself", whole.logits, cut.logits)
-    to.compare("values, layers in slabs and cut to length", "itself", whole.values, cut.values)
+        steps = [
+            caches.run(embeds[-1:], logit_rows=[0], past_rows=lengths)
+            for lengths in (rising, rising[::-1])
+        ]
+        logits.append(np.stack([step.logits for step in steps]))
+        values.append(np.stack([step.values for step in steps]))
+    to.compare("logits, layers in slabs and cut to length", "itself", *logits)
+    to.compare("values, layers in slabs and cut to length", "itself", *values)
 
 
 def check_embedding_probe(
