@@ -28,14 +28,13 @@ def small_decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     config = Qwen2Config(
         vocab_size=96,
-        hidden_size=64,
+        hidden_size=128,
         intermediate_size=80,
         num_hidden_layers=10,
         num_attention_heads=4,
         num_key_value_heads=2,
-        head_dim=32,
         max_position_embeddings=512,
-        eos_token_id=5,
+        eos_token_id=0,
     )
     folder = tmp_path_factory.mktemp("checkpoints") / "small-decoder"
     model = Qwen2ForCausalLM(config)
