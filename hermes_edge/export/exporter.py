@@ -83,8 +83,7 @@ def export_checkpoint(
         opset: of all graphs, 20 or 23; a decoder in int4 needs 21 and gets it.
         tokens_per_frame: only for a decoder without a vision tower, and needed there.
         embedding_probe: also write the graph of the released code's probe.
-        static_decode: write the decoder for whole slabs, whose further tokens TensorRT replays as
-            one CUDA graph; a mask over the cached rows is what it costs.
+        static_decode: write the decoder for whole slabs, at the cost of a mask over cached rows.
         overwrite: replace an existing bundle.
         verify: compare the graphs with transformers' own model before the bundle appears.
         progress: told of every stage.
@@ -107,8 +106,7 @@ def export_checkpoint(
         if quantization is not None:
             check_quantization(quantization, checkpoint.config.decoder)
     form = _Form(precision, quantization, opset, static_decode)
-    needed_bytes = _needed_bytes(checkpoint, form)
-    with staged(Path(target), needed_bytes, overwrite=overwrite) as staging:
+    with staged(Path(target), _needed_bytes(checkpoint, form), overwrite=overwrite) as staging:
         graphs = _write_graphs(checkpoint, staging, form, embedding_probe, progress)
         with stage(progress, "embeddings") as record:
             facts = _write_text(checkpoint, staging, precision)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hermes_edge.bench.inside import replayed
 from hermes_edge.contract import past_key, past_value, present_key, present_value
 from hermes_edge.engines import Bundle, View
 from hermes_edge.engines.backends import TensorRTBackend
@@ -333,6 +334,9 @@ def test_a_session_whose_answers_are_launched_is_that_on_the_cpu(
     # Of five steps behind a compaction, which swaps slabs, one is plain and the next captured.
     for before, after in pairwise(seen[1:]):
         assert [b - a for a, b in zip(before, after, strict=True)] == [1, 1, 4]
+    figures = replayed(runtime)
+    assert figures is not None and figures.captures == figures.plain_runs == len(answers)
+    assert replayed(Runtime.load(planned.path)) is None
     session.flush()
     counted = []
     for _ in range(2):
