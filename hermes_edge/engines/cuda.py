@@ -164,7 +164,8 @@ class CudaDevice:
             work(self._capture_stream)
         except BaseException:
             # The stream has to leave its capture; what comes of it is of no interest.
-            self._cuda.cudaStreamEndCapture(self._capture_stream)
+            _, graph = self._cuda.cudaStreamEndCapture(self._capture_stream)
+            self._cuda.cudaGraphDestroy(graph)
             raise
         graph = self._call("cudaStreamEndCapture", self._capture_stream)
         try:

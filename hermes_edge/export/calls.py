@@ -67,18 +67,17 @@ class Caches:
         Args:
             engine: of the decoder.
             spec: of the decoder.
-            unseen_rows: rows of noise that are bound behind each layer's own, where the decoder is
-                a static one and has not to see them.
+            unseen_rows: rows of noise that are bound behind each layer's own where the decoder is
+                a static one, which must not see them.
         """
         self.engine = engine
         self.spec = spec
         head = (spec.kv_heads, spec.head_size)
         empty = np.zeros((spec.layers, 0, *head), np.float32)
         self.keys, self.values = empty, empty
-        generator = np.random.default_rng(6)
-        self._unseen = generator.normal(
-            size=(unseen_rows if is_static(engine.graph.inputs) else 0, *head)
-        )
+        noise_rows = unseen_rows if is_static(engine.graph.inputs) else 0
+        noise = np.random.default_rng(6).normal(size=(noise_rows, *head))
+        self._unseen = noise.astype(np.float32)
 
     def run(
         self,
@@ -120,7 +119,7 @@ class Caches:
     def _bound(self, rows: Array) -> Array:
         """The rows with the unseen ones behind them; one row of zeros where there is none."""
         bound = np.concatenate((rows, self._unseen))
-        return bound if len(bound) else np.zeros((1, *bound.shape[1:]))
+        return bound if len(bound) else np.zeros((1, *bound.shape[1:]), np.float32)
 
     def append(self, done: Pass) -> None:
         """Keep the rows of a pass."""

@@ -41,6 +41,8 @@ class HostCuda:
         # What a capture records, and what is wrong with one: "end" or "instantiate".
         self._recording: list[Callable[[], bool]] | None = None
         self.capture_fault = ""
+        # What was recorded and not destroyed, and what was made of it and not dropped.
+        self.recorded: list[list[Callable[[], bool]]] = []
         self.graphs: dict[int, list[Callable[[], bool]]] = {}
         self._made_graphs = 0
         self._functions: dict[str, Callable[..., tuple[Any, ...]]] = {
@@ -69,7 +71,7 @@ class HostCuda:
             "cudaStreamBeginCapture": self._begin,
             "cudaStreamEndCapture": self._end,
             "cudaGraphInstantiate": self._instantiate,
-            "cudaGraphDestroy": lambda graph: (SUCCESS,),
+            "cudaGraphDestroy": self._destroy,
             "cudaGraphLaunch": self._launch,
             "cudaGraphExecDestroy": self._drop,
         }
@@ -105,7 +107,12 @@ class HostCuda:
         recorded, self._recording = self._recording, None
         if self.capture_fault == "end":
             return SimpleNamespace(name="cudaErrorStreamCaptureInvalidated"), 0
+        self.recorded.append(recorded)
         return SUCCESS, recorded
+
+    def _destroy(self, graph: Any) -> tuple[Any, ...]:
+        self.recorded.remove(graph)
+        return (SUCCESS,)
 
     def _instantiate(self, graph: Any, flags: int) -> tuple[Any, ...]:
         if self.capture_fault == "instantiate":

@@ -206,7 +206,7 @@ def test_graphs_are_few_and_go_with_the_engine(
     assert counts(engine) == (7, 6, 10)
     del engine
     gc.collect()
-    assert not cuda.graphs
+    assert not cuda.graphs and not cuda.recorded
 
 
 @one_version
@@ -243,6 +243,7 @@ def test_a_capture_that_cuda_refuses(
         "Export again without --static-decode"
     )
     # Nothing is left half done: the next one is captured.
+    assert not cuda.recorded and not cuda.graphs
     cuda.capture_fault = ""
     decoder.run(step.inputs, step.outputs)
     assert counts(decoder) == (1, 1, 1)
@@ -265,6 +266,7 @@ def test_a_capture_that_tensorrt_refuses_ends(device: CudaDevice, cuda: Any) -> 
             "failed: found not capturable. Export again without --static-decode"
         )
     assert (replay.plain_runs, replay.captures, replay.launches) == (1, 0, 0)
+    assert not cuda.recorded
 
 
 def test_what_other_threads_copy_is_not_captured(device: CudaDevice, cuda: Any) -> None:

@@ -1,7 +1,6 @@
 """Calls that repeat address for address, replayed as CUDA graphs.
 
-A step of the decoder is many short kernels, and launching them one by one takes the host longer
-than a small GPU takes to run them. Not yet run on hardware.
+A step is many short kernels, which a graph launches at once. Not yet run on hardware.
 
 The first call with its bindings runs plainly: TensorRT finishes what a change of shapes has
 deferred in the next plain call, and bindings that come once are not worth a graph. The second is
