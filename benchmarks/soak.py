@@ -22,6 +22,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Annotated
 
@@ -228,7 +229,7 @@ def _tenth(samples: list[Sample], answers: list[Sample], frames: int, tenth: int
     asked = [a for a in answers if part[0]["at_s"] <= a["at_s"] <= part[-1]["at_s"]]
     per_frame = [
         1e3 * (b["encode_s"] - a["encode_s"]) / (b["used"] - a["used"])
-        for a, b in zip(part, part[1:], strict=False)
+        for a, b in pairwise(part)
         if b["used"] > a["used"]
     ]
     sampled = part[-1]["sampled"] - part[0]["sampled"]

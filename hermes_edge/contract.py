@@ -4,7 +4,8 @@
                      out  visual_tokens [F*N, E]
     decoder          in   inputs_embeds [T, E]; position_ids int64 [L, T]; segment_ids int64 [T];
                           logit_rows int64 [R]; probe_rows int64 [P]; past_visible bool [1];
-                          past_key_values.{i}.key/.value [S_i, Hkv, D]
+                          past_key_values.{i}.key/.value [S_i, Hkv, D];
+                          for static decoding past_rows int64 [L] in place of past_visible
                      out  logits float32 [R, V]; probe_queries [L, P, Hq, D];
                           present.{i}.key/.value [T, Hkv, D], the new rows only
     score            in   queries [P, Hq, D]; keys [S, Hkv, D]; probe_keys [P, Hkv, D];
@@ -29,6 +30,10 @@ the output head or hand out their queries. Both may be empty.
 1.32 ends the process on some). While the memory is empty, one row of any finite content is bound
 as the past and ``past_visible`` is false, so that nobody sees it.
 
+*Static decoding.* A decoder with ``past_rows`` sees the first ``past_rows[i]`` of the S_i rows that
+are bound to layer i, none of them where that is 0; the others may hold any finite content. So whole
+slabs can be bound, and shapes and addresses stay the same from token to token.
+
 *Compaction.* Row K of the output is the summary: the weighted sum of the folded rows, keys rotated
 by ``fold_delta`` first. With nothing to fold it is zero, and the caller does not commit it.
 
@@ -38,7 +43,7 @@ are bound to ``past_key_values.{i}``: the engine then appends in place.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -74,6 +79,11 @@ class GraphSpec:
         return {tensor.name: tensor for tensor in (*self.inputs, *self.outputs)}
 
 
+def is_static(inputs: Iterable[TensorSpec]) -> bool:
+    """Whether a decoder with these inputs is told how many of the bound rows each layer sees."""
+    return any(tensor.name == "past_rows" for tensor in inputs)
+
+
 def past_key(layer: int) -> str:
     """Name of a layer's cached keys, as ONNX Runtime and Optimum name them."""
     return f"past_key_values.{layer}.key"
@@ -104,8 +114,8 @@ def vision_graph(vision: VisionSpec, embedding_width: int, precision: Precision)
     )
 
 
-def decoder_graph(decoder: DecoderSpec, precision: Precision) -> GraphSpec:
-    """All layers with explicit caches."""
+def decoder_graph(decoder: DecoderSpec, precision: Precision, *, static: bool = False) -> GraphSpec:
+    """All layers with explicit caches; ``static`` has ``past_rows`` for ``past_visible``."""
     dtype = PRECISION_DTYPE[precision]
     head = (decoder.kv_heads, decoder.head_size)
     inputs = [
@@ -114,7 +124,9 @@ def decoder_graph(decoder: DecoderSpec, precision: Precision) -> GraphSpec:
         TensorSpec("segment_ids", "int64", ("T",)),
         TensorSpec("logit_rows", "int64", ("R",)),
         TensorSpec("probe_rows", "int64", ("P",)),
-        TensorSpec("past_visible", "bool", (1,)),
+        TensorSpec("past_rows", "int64", (decoder.layers,))
+        if static
+        else TensorSpec("past_visible", "bool", (1,)),
     ]
     outputs = [
         TensorSpec("logits", "float32", ("R", decoder.vocabulary)),

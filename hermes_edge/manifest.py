@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from hermes_edge.contract import GraphName, TensorSpec
+from hermes_edge.contract import GraphName, TensorSpec, is_static
 from hermes_edge.errors import BundleError
 from hermes_edge.spec import DecoderSpec, Precision, Quantization, VisionSpec
 
@@ -135,6 +135,11 @@ class Manifest(_Record):
         """Hex sha256 over all files' hashes: the same for copies, another for any other weights."""
         lines = sorted(f"{record.sha256} {record.path}\n" for record in self.files)
         return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    @property
+    def static_decode(self) -> bool:
+        """Whether the decoder is one for static decoding."""
+        return is_static(self.graphs["decoder"].inputs)
 
     def to_json(self) -> str:
         """Indented JSON, keys in the order of the fields."""

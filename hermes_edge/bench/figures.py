@@ -175,6 +175,21 @@ class AgainstFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplayFigures:
+    """How TensorRT took the single rows of a static decoder, up to the end of the benchmark.
+
+    Attributes:
+        plain_runs: kernel by kernel.
+        captures: recorded as a CUDA graph.
+        launches: as a CUDA graph.
+    """
+
+    plain_runs: int
+    captures: int
+    launches: int
+
+
+@dataclass(frozen=True, slots=True)
 class BundleFigures:
     """Which bundle was measured."""
 
@@ -183,6 +198,7 @@ class BundleFigures:
     family: str
     precision: str
     quantization: str | None
+    static_decode: bool
     random_weights: bool
     manifest_sha256: str
 
@@ -212,4 +228,5 @@ class BenchReport:
     vision: VisionFigures | None
     sessions: dict[str, SessionFigures]
     upkeep: UpkeepFigures
+    replay: ReplayFigures | None
     against_transformers: AgainstFigures | None

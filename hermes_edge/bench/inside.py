@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from hermes_edge.bench.figures import ReplayFigures
+from hermes_edge.engines.trt.engine import TensorRTEngine
 from hermes_edge.engines.views import Array
-from hermes_edge.runtime import Session
+from hermes_edge.runtime import Runtime, Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,15 @@ def cached_layers(session: Session) -> list[CachedLayer]:
     store, download = session._parts.store, session._parts.runner.download
     views = [store.committed(layer) for layer in range(len(store.rows))]
     return [CachedLayer(download(keys), download(values)) for keys, values in views]
+
+
+def replayed(runtime: Runtime) -> ReplayFigures | None:
+    """How the decoder's steps were taken; None where nothing replays them."""
+    engine = runtime._factory.engine("decoder")
+    replay = engine.replay if isinstance(engine, TensorRTEngine) else None
+    if replay is None:
+        return None
+    return ReplayFigures(replay.plain_runs, replay.captures, replay.launches)
 
 
 def first_logits(session: Session, question_ids: Sequence[int]) -> Array:

@@ -15,6 +15,7 @@ from hermes_edge.bench.figures import (
     MemoryFigures,
     RateFigures,
 )
+from hermes_edge.bench.inside import replayed
 from hermes_edge.bench.machine import (
     describe_machine,
     measure_rates,
@@ -159,6 +160,7 @@ class _Bench:
                 "full": assembler.session(full, tokens),
             },
             upkeep=upkeep(hermes.chunks, window.chunks),
+            replay=replayed(self._runtime),
             against_transformers=against,
         )
 
@@ -248,6 +250,7 @@ class _Bench:
             family=manifest.family,
             precision=manifest.precision,
             quantization=str(manifest.quantization) if manifest.quantization else None,
+            static_decode=manifest.static_decode,
             random_weights=manifest.random_weights,
             manifest_sha256=sha256_of(path / MANIFEST_NAME),
         )

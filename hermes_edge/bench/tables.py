@@ -39,10 +39,15 @@ def _stages(report: BenchReport) -> Table:
         _add_timed(table, "vision, a frame", None, report.vision.per_frame)
     for name, session in report.sessions.items():
         _add_session(table, name, session)
-    rates = report.rates
+    rates, replay = report.rates, report.replay
     table.caption = (
         f"floors: {rates.sgemm_gflop_per_s:.0f} GFLOP/s, {rates.read_gbyte_per_s:.1f} GB/s read"
     )
+    if replay is not None:
+        table.caption += (
+            f"; single rows: {replay.plain_runs} run plainly, {replay.captures} captured, "
+            f"{replay.launches} launched as a CUDA graph"
+        )
     return table
 
 

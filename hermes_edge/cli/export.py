@@ -32,6 +32,13 @@ def export(
     embedding_probe: Annotated[
         bool, typer.Option("--embedding-probe", help="Also write the released code's probe graph.")
     ] = False,
+    static_decode: Annotated[
+        bool,
+        typer.Option(
+            "--static-decode",
+            help="A decoder for whole slabs: TensorRT then replays further tokens as a CUDA graph.",
+        ),
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a bundle of that name.")
     ] = False,
@@ -53,6 +60,7 @@ def export(
             opset=opset,
             tokens_per_frame=tokens_per_frame,
             embedding_probe=embedding_probe,
+            static_decode=static_decode,
             overwrite=overwrite,
             verify=verify,
             progress=progress,

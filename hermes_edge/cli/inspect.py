@@ -69,6 +69,7 @@ def budget_specs(manifest: Manifest) -> list[MemorySpec]:
 
 def _print_geometry(bundle: Path, manifest: Manifest) -> None:
     decoder, vision = manifest.decoder, manifest.vision
+    read = "whole slabs (static)" if manifest.static_decode else "the memory's rows"
     facts = {
         "bundle": f"{bundle}, schema {manifest.schema_version}",
         "model": f"{manifest.model_id} ({manifest.family}, {manifest.precision})",
@@ -78,6 +79,7 @@ def _print_geometry(bundle: Path, manifest: Manifest) -> None:
         f"{decoder.query_heads} query and {decoder.kv_heads} key-value heads of "
         f"{decoder.head_size}, vocabulary {decoder.vocabulary:,}, "
         f"{decoder.max_positions:,} positions",
+        "decoding": f"a further token reads {read}",
         "vision": "none"
         if vision is None
         else f"{vision.used_layers} layers, width {vision.width}, "

@@ -210,8 +210,9 @@ def contract_of(manifest: Manifest, name: GraphName) -> GraphSpec | None:
         if manifest.vision is None:
             return None
         return vision_graph(manifest.vision, decoder.embedding_width, precision)
+    if name == "decoder":
+        return decoder_graph(decoder, precision, static=manifest.static_decode)
     makers = {
-        "decoder": decoder_graph,
         "score": score_graph,
         "compact": compact_graph,
         "embedding_probe": embedding_probe_graph,

@@ -11,7 +11,7 @@ import ctypes
 import math
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -104,6 +104,7 @@ class CudaDevice:
         self._halves = [int(self._call("cudaHostAlloc", _HALF_BYTES, 0)) for _ in range(2)]
         self._free = [self._call("cudaEventCreate") for _ in range(2)]
         self._turn = 0
+        self._capture_stream: int | None = None
         # Sessions of several threads share the pinned memory.
         self._crossing = threading.Lock()
 
@@ -172,6 +173,49 @@ class CudaDevice:
         """Bytes of the GPU that are free."""
         return self.memory()[0]
 
+    def capture(self, work: Callable[[int], None]) -> CudaGraph:
+        """What ``work`` queues on the stream that it is given, recorded and not run.
+
+        Captured on a stream of its own: copies that other threads put on the device's stream would
+        become part of the graph. Non-blocking and of this thread alone, so that allocations and the
+        default stream of others do not spoil it.
+
+        Raises:
+            EngineError: CUDA refuses; what ``work`` raises comes through.
+        """
+        # As for memory: a stream belongs to the thread's current GPU.
+        self._call("cudaSetDevice", self.index)
+        if self._capture_stream is None:
+            flags = self._cuda.cudaStreamNonBlocking
+            self._capture_stream = int(self._call("cudaStreamCreateWithFlags", flags))
+        mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        self._call("cudaStreamBeginCapture", self._capture_stream, mode)
+        try:
+            work(self._capture_stream)
+        except BaseException:
+            # The stream has to leave its capture; what comes of it is of no interest.
+            _, graph = self._cuda.cudaStreamEndCapture(self._capture_stream)
+            self._cuda.cudaGraphDestroy(graph)
+            raise
+        graph = self._call("cudaStreamEndCapture", self._capture_stream)
+        try:
+            executable = self._call("cudaGraphInstantiate", graph, 0)
+        finally:
+            self._cuda.cudaGraphDestroy(graph)
+        return CudaGraph(self, executable)
+
+    def launch(self, executable: Any) -> None:
+        """Queue a graph on the device's stream.
+
+        Raises:
+            EngineError: CUDA refuses.
+        """
+        self._call("cudaGraphLaunch", executable, self.stream)
+
+    def drop(self, executable: Any) -> None:
+        """Give a graph back; one that runs is freed at its end."""
+        self._cuda.cudaGraphExecDestroy(executable)
+
     def synchronize(self) -> None:
         """Wait until the stream is empty.
 
@@ -226,6 +270,22 @@ class _Allocation:
 
     def __init__(self, device: CudaDevice, address: int, nbytes: int) -> None:
         weakref.finalize(self, device.release, address, nbytes)
+
+
+class CudaGraph:
+    """Recorded work; its resources are freed with it."""
+
+    def __init__(self, device: CudaDevice, executable: Any) -> None:
+        self._device, self._executable = device, executable
+        weakref.finalize(self, device.drop, executable)
+
+    def launch(self) -> None:
+        """Queue it on the device's stream.
+
+        Raises:
+            EngineError: CUDA refuses.
+        """
+        self._device.launch(self._executable)
 
 
 def _pieces(nbytes: int) -> Iterator[tuple[int, int]]:

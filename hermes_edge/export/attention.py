@@ -11,6 +11,9 @@ import math
 import torch
 from torch import Tensor
 
+# Finite: where no cached row counts, weights and log sum must stay numbers.
+_UNSEEN = -1e30
+
 
 def attend(
     queries: Tensor,
@@ -20,10 +23,11 @@ def attend(
     keys: Tensor,
     values: Tensor,
     block_mask: Tensor,
+    past_mask: Tensor | None = None,
 ) -> Tensor:
     """Grouped-query attention of Q rows to S cached and T new ones; softmax in fp32.
 
-    The mask touches the new rows alone, for every row sees the whole past.
+    Without ``past_mask`` every row sees the whole past, and no mask touches its scores.
 
     Args:
         queries: [Q, Hq, D], rotated.
@@ -31,6 +35,7 @@ def attend(
         past_visible: bool [1], whether the past counts.
         keys, values: [T, Hkv, D], the keys rotated.
         block_mask: fp32 [Q, T], 0 where row i sees new row j, else -inf; no row all -inf.
+        past_mask: bool [S], which cached rows count; None: all of them.
 
     Returns:
         [Q, Hq * D].
@@ -38,7 +43,10 @@ def attend(
     rows, query_heads, head_size = queries.shape
     kv_heads = keys.shape[1]
     grouped = group_heads(queries, kv_heads)
-    past, past_log_sum = softmax(scores(grouped, past_keys))
+    past_scores = scores(grouped, past_keys)
+    if past_mask is not None:
+        past_scores = past_scores.where(past_mask, torch.full((1,), _UNSEEN))
+    past, past_log_sum = softmax(past_scores)
     new, new_log_sum = softmax(masked(scores(grouped, keys), block_mask))
     share = share_of(past_log_sum, new_log_sum).where(past_visible, torch.zeros(1))
     past_mixed, new_mixed = (

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hermes_edge.contract import past_key, past_value, present_key, present_value
+from hermes_edge.contract import is_static, past_key, past_value, present_key, present_value
 from hermes_edge.engines import Engine, host_view
 from hermes_edge.engines.views import Array
 from hermes_edge.spec import DecoderSpec
@@ -61,11 +61,23 @@ class Pass:
 class Caches:
     """Keys and values [L, S, Hkv, D] of a decoder that sees rows at positions 0, 1, 2, ..."""
 
-    def __init__(self, engine: Engine, spec: DecoderSpec) -> None:
+    def __init__(self, engine: Engine, spec: DecoderSpec, unseen_rows: int = 0) -> None:
+        """No rows yet.
+
+        Args:
+            engine: of the decoder.
+            spec: of the decoder.
+            unseen_rows: rows of noise that are bound behind each layer's own where the decoder is
+                a static one, which must not see them.
+        """
         self.engine = engine
         self.spec = spec
-        empty = np.zeros((spec.layers, 0, spec.kv_heads, spec.head_size), np.float32)
+        head = (spec.kv_heads, spec.head_size)
+        empty = np.zeros((spec.layers, 0, *head), np.float32)
         self.keys, self.values = empty, empty
+        noise_rows = unseen_rows if is_static(engine.graph.inputs) else 0
+        noise = np.random.default_rng(6).normal(size=(noise_rows, *head))
+        self._unseen = noise.astype(np.float32)
 
     def run(
         self,
@@ -75,10 +87,15 @@ class Caches:
         positions: Sequence[int] | None = None,
         logit_rows: Sequence[int] = (),
         probe_rows: Sequence[int] = (),
+        past_rows: Sequence[int] | None = None,
     ) -> Pass:
-        """One pass of rows [T, E] behind the caches, which it does not change."""
+        """One pass of rows [T, E] behind the caches, which it does not change.
+
+        A static decoder may see the first ``past_rows`` [L] of each layer's rows alone.
+        """
         rows, start, layers = len(embeds), self.keys.shape[1], self.spec.layers
         at = np.arange(start, start + rows) if positions is None else np.array(positions)
+        seen = [start] * layers if past_rows is None else past_rows
         inputs: dict[str, Array] = {
             "inputs_embeds": embeds,
             "position_ids": np.broadcast_to(at, (layers, rows)),
@@ -86,11 +103,11 @@ class Caches:
             "logit_rows": np.array(logit_rows, np.int64),
             "probe_rows": np.array(probe_rows, np.int64),
             "past_visible": np.array([start > 0]),
+            "past_rows": np.array(seen),
         }
-        nothing = np.zeros((1, *self.keys.shape[2:]), np.float32)
-        for layer in range(layers):
-            inputs[past_key(layer)] = self.keys[layer] if start else nothing
-            inputs[past_value(layer)] = self.values[layer] if start else nothing
+        for layer, count in enumerate(seen):
+            inputs[past_key(layer)] = self._bound(self.keys[layer, :count])
+            inputs[past_value(layer)] = self._bound(self.values[layer, :count])
         outputs = call(self.engine, inputs)
         return Pass(
             logits=outputs["logits"],
@@ -98,6 +115,11 @@ class Caches:
             keys=np.stack([outputs[present_key(layer)] for layer in range(layers)]),
             values=np.stack([outputs[present_value(layer)] for layer in range(layers)]),
         )
+
+    def _bound(self, rows: Array) -> Array:
+        """The rows with the unseen ones behind them; one row of zeros where there is none."""
+        bound = np.concatenate((rows, self._unseen))
+        return bound if len(bound) else np.zeros((1, *bound.shape[1:]), np.float32)
 
     def append(self, done: Pass) -> None:
         """Keep the rows of a pass."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hermes_edge.engines import Bundle
+from hermes_edge.engines import Bundle, Engine
 from hermes_edge.engines.views import Array
 from hermes_edge.export import arithmetic
 from hermes_edge.export.calls import Caches, Pass, call
@@ -16,6 +16,9 @@ from hermes_edge.export.reference import Reference
 from hermes_edge.export.samples import FRAMES, PREFIX_TOKENS, Samples
 from hermes_edge.manifest import TOLERANCES, ParityCheck
 from hermes_edge.spec import PRECISION_DTYPE, Precision
+
+# Of noise, behind every layer's own rows.
+_UNSEEN_ROWS = 5
 
 
 class Checks:
@@ -68,7 +71,7 @@ def check_decoder(bundle: Bundle, embeds: Array, reference: Reference | None, to
     """One pass against the original; chunks, single tokens and probes against one pass."""
     # What the processor rounds for speed would hide a wrong weight; it is counted as a cost.
     engine, spec = bundle.engine("decoder", exact=True), bundle.manifest.decoder
-    caches = Caches(engine, spec)
+    caches = Caches(engine, spec, _UNSEEN_ROWS)
     start = PREFIX_TOKENS + FRAMES * bundle.manifest.tokens_per_frame
     question = range(start, len(embeds))
     whole = caches.run(embeds, logit_rows=question)
@@ -79,6 +82,8 @@ def check_decoder(bundle: Bundle, embeds: Array, reference: Reference | None, to
         _check_greedy(bundle, caches, whole, reference, to)
     _check_chunks(Caches(engine, spec), bundle, embeds, whole, to)
     _check_probes(Caches(engine, spec), bundle, embeds, to)
+    if bundle.manifest.static_decode:
+        _check_lengths(bundle, engine, embeds, to)
 
 
 def _check_greedy(
@@ -139,6 +144,24 @@ def _check_probes(caches: Caches, bundle: Bundle, embeds: Array, to: Checks) -> 
     keys = np.concatenate([done.keys for done in passes], axis=1)
     to.compare("probe queries, riding and alone", "itself", together.queries, queries)
     to.compare("probe keys, riding and alone", "itself", together.keys[:, tokens:], keys)
+
+
+def _check_lengths(bundle: Bundle, engine: Engine, embeds: Array, to: Checks) -> None:
+    """Layers of unequal length, one of them empty: whole slabs against rows cut to length."""
+    spec, rows = bundle.manifest.decoder, len(embeds) - 1
+    rising = [rows * layer // spec.layers for layer in range(spec.layers)]
+    logits, values = [], []
+    for unseen_rows in (_UNSEEN_ROWS, 0):
+        caches = Caches(engine, spec, unseen_rows)
+        caches.append(caches.run(embeds[:-1]))
+        steps = [
+            caches.run(embeds[-1:], logit_rows=[0], past_rows=lengths)
+            for lengths in (rising, rising[::-1])
+        ]
+        logits.append(np.stack([step.logits for step in steps]))
+        values.append(np.stack([step.values for step in steps]))
+    to.compare("logits, layers in slabs and cut to length", "itself", *logits)
+    to.compare("values, layers in slabs and cut to length", "itself", *values)
 
 
 def check_embedding_probe(

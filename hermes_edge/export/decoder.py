@@ -132,9 +132,12 @@ class DecoderLayer(nn.Module):
 class Decoder(nn.Module):
     """All layers with explicit caches; inputs and outputs in the order of the contract."""
 
-    def __init__(self, spec: DecoderSpec, weights: Weights, dtype: torch.dtype) -> None:
+    def __init__(
+        self, spec: DecoderSpec, weights: Weights, dtype: torch.dtype, *, static: bool = False
+    ) -> None:
         super().__init__()
         self.dtype = dtype
+        self.static = static
         self.inv_freq = nn.Buffer(inverse_frequencies(spec.head_size, spec.rope_theta))
         self.layers = nn.ModuleList(
             DecoderLayer(spec, weights, layer, dtype) for layer in range(spec.layers)
@@ -150,12 +153,13 @@ class Decoder(nn.Module):
         segment_ids: Tensor,
         logit_rows: Tensor,
         probe_rows: Tensor,
-        past_visible: Tensor,
+        past_seen: Tensor,
         past: list[Tensor],
     ) -> tuple[Tensor, ...]:
         """Logits [R, V], probe queries [L, P, Hq, D], then every layer's new keys and values.
 
         Args:
+            past_seen: ``past_visible``, or ``past_rows`` of a decoder for static decoding.
             past: key and value of layer 0, of layer 1, and so on, each [S_i, Hkv, D].
         """
         block_mask = segment_mask(segment_ids)
@@ -175,7 +179,11 @@ class Decoder(nn.Module):
                     rows.index_select(0, last_rows) for rows in (queries, hidden, block_mask)
                 )
             past_keys, past_values = past[2 * index : 2 * index + 2]
-            mixed = attend(queries, past_keys, past_values, past_visible, keys, values, block_mask)
+            visible, mask = past_seen, None
+            if self.static:
+                rows = past_seen[index : index + 1]
+                visible, mask = rows > 0, torch.arange(past_keys.shape[0]) < rows
+            mixed = attend(queries, past_keys, past_values, visible, keys, values, block_mask, mask)
             hidden = hidden + (mixed @ layer.out).to(torch.float32)
             hidden = hidden + layer.feed_forward(hidden)
         last = self.norm(hidden[:-1]).to(self.dtype)

@@ -46,11 +46,12 @@ from hermes_edge.spec import PRECISION_BYTES, Precision, Quantization
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """How numbers are stored, and in which dialect."""
+    """How numbers are stored, in which dialect, and whether the decoder is a static one."""
 
     precision: Precision
     quantization: Quantization | None
     opset: int
+    static_decode: bool
 
 
 _TOOLS = ("hermes_edge", "torch", "transformers", "onnxscript", "onnxruntime")
@@ -66,6 +67,7 @@ def export_checkpoint(
     opset: int = 20,
     tokens_per_frame: int | None = None,
     embedding_probe: bool = False,
+    static_decode: bool = False,
     overwrite: bool = False,
     verify: bool = True,
     progress: Progress | None = None,
@@ -81,6 +83,7 @@ def export_checkpoint(
         opset: of all graphs, 20 or 23; a decoder in int4 needs 21 and gets it.
         tokens_per_frame: only for a decoder without a vision tower, and needed there.
         embedding_probe: also write the graph of the released code's probe.
+        static_decode: write the decoder for whole slabs, at the cost of a mask over cached rows.
         overwrite: replace an existing bundle.
         verify: compare the graphs with transformers' own model before the bundle appears.
         progress: told of every stage.
@@ -102,7 +105,7 @@ def export_checkpoint(
         tokens_per_frame = _tokens_per_frame(checkpoint, tokens_per_frame)
         if quantization is not None:
             check_quantization(quantization, checkpoint.config.decoder, precision)
-    form = _Form(precision, quantization, opset)
+    form = _Form(precision, quantization, opset, static_decode)
     needed_bytes = _needed_bytes(checkpoint, form)
     with staged(Path(target), needed_bytes, overwrite=overwrite) as staging:
         graphs = _write_graphs(checkpoint, staging, form, embedding_probe, progress)
@@ -187,7 +190,10 @@ def _write_graphs(
     decoder, vision, variant = config.decoder, config.vision, config.vision_variant
     # Modules are made one at a time: one graph's weights in memory, no more.
     makers: list[tuple[GraphSpec, Callable[[], nn.Module]]] = [
-        (decoder_graph(decoder, precision), lambda: Decoder(decoder, weights, dtype)),
+        (
+            decoder_graph(decoder, precision, static=form.static_decode),
+            lambda: Decoder(decoder, weights, dtype, static=form.static_decode),
+        ),
         (score_graph(decoder, precision), Score),
         (compact_graph(decoder, precision), lambda: Compact(decoder)),
     ]

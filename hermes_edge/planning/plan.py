@@ -200,7 +200,8 @@ def _stages(
     full = memory.prefix_rows + memory.budget_rows
 
     def forward(new_tokens: int) -> Floor:
-        rows = full + new_tokens
+        is_step = subject.static_decode and new_tokens == 1
+        rows = memory.capacity_rows if is_step else full + new_tokens
         return decoder_floor(decoder, precision, rates, new_tokens, rows, subject.quantization)
 
     rows = _slice_rows(subject, wish, memory)

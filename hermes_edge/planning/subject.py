@@ -37,6 +37,7 @@ class Subject:
         prefix_tokens: of the system text, which every memory keeps.
         vision_bytes: of the tower's and the projector's weights; 0 for a model that cannot see.
         table_bytes: of the embedding table, which is read row by row from its file.
+        static_decode: whether a further token reads whole slabs.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Subject:
     decoder_bytes: int
     vision_bytes: int
     table_bytes: int
+    static_decode: bool = False
 
     @property
     def form(self) -> str:
@@ -117,7 +119,7 @@ def _of_bundle(
     prefix = _DEFAULT_PREFIX_TOKENS
     if (folder / TOKENIZER_NAME).is_file():
         prefix = len(TextCodec.open(folder, manifest.video_token).prefix_ids(None))
-    return _subject(
+    subject = _subject(
         manifest.model_id,
         manifest.decoder,
         manifest.vision,
@@ -126,6 +128,7 @@ def _of_bundle(
         Frames(manifest.tokens_per_frame, manifest.chunk_frames),
         prefix,
     )
+    return replace(subject, static_decode=manifest.static_decode)
 
 
 def _name(precision: Precision, quantization: Quantization | None) -> str:

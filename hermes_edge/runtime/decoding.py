@@ -2,6 +2,10 @@
 
 Staging buffers are made once for the longest call. A call takes T embeddings and leaves T new
 rows in the slabs, behind everything that is there.
+
+*A step* is a call of one row on a static decoder: whole slabs are bound, and the new row goes to
+staging and is copied behind the memory afterwards. So between two compactions every step has the
+same shapes and addresses, and an engine may replay it.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hermes_edge.contract import DType
+from hermes_edge.contract import DType, is_static, present_key, present_value
 from hermes_edge.engines import Device, Engine, View
 from hermes_edge.engines.views import Array, Rows
 from hermes_edge.runtime.store import KVStore
@@ -72,7 +76,12 @@ class DecoderRunner:
         self._segments = Staging(device, rows, "int64")
         self._logit_rows = Staging(device, 1, "int64")
         self._probe_rows = Staging(device, probes, "int64")
-        self._past_visible = Staging(device, 1, "bool")
+        self._static = is_static(engine.graph.inputs)
+        if self._static:
+            self._past_seen = Staging(device, decoder.layers, "int64")
+            self._step_rows = self._make_step_rows(dtype)
+        else:
+            self._past_seen = Staging(device, 1, "bool")
         self._logits = Staging(device, decoder.vocabulary, "float32")
         self._queries = Staging(device, probes * query_elements, dtype)
 
@@ -113,19 +122,35 @@ class DecoderRunner:
             decoder.layers, probe_rows, decoder.query_heads, decoder.head_size
         )
         past, present = store.bindings(count)
+        is_step = self._static and count == 1
         inputs = {
             "inputs_embeds": self._gather(embeds, count),
             "position_ids": self._positions.put(positions),
             "segment_ids": self._segments.put(segments),
             "logit_rows": self._logit_rows.put(wanted),
             "probe_rows": self._probe_rows.put(probes),
-            "past_visible": self._past_visible.put(np.array([not store.empty])),
-            **past,
+            **self._see_past(store),
+            **(store.whole() if is_step else past),
         }
-        outputs = {"logits": logits, "probe_queries": queries, **present}
-        self._call(self._engine, inputs, outputs)
+        written = self._step_rows if is_step else present
+        self._call(self._engine, inputs, {"logits": logits, "probe_queries": queries, **written})
+        if is_step:
+            for name, row in present.items():
+                self._device.copy(written[name], row)
         last: Any = self._device.download(logits)[0].copy() if want_logits else None
         return last, queries
+
+    def _make_step_rows(self, dtype: DType) -> dict[str, View]:
+        """Where a step's new keys and values go, [1, Hkv, D] by name."""
+        layers, head = self._decoder.layers, (self._decoder.kv_heads, self._decoder.head_size)
+        rows = self._device.allocate((2 * layers, *head), dtype)
+        names = [name(layer) for layer in range(layers) for name in (present_key, present_value)]
+        return {name: rows.rows(index, index + 1) for index, name in enumerate(names)}
+
+    def _see_past(self, store: KVStore) -> dict[str, View]:
+        if self._static:
+            return {"past_rows": self._past_seen.put(store.seen_rows())}
+        return {"past_visible": self._past_seen.put(np.array([not store.empty]))}
 
     def download(self, view: View) -> Array:
         """A view's content on the host; not copied where host and device are one."""
@@ -159,4 +184,8 @@ class DecoderRunner:
         store.scratch_rows = store.spec.capacity_rows - new_rows
         embeds = np.zeros((new_rows, self._decoder.embedding_width))
         self.run(store, (embeds,), probe_rows=probe_rows, want_logits=True)
+        if self._static:
+            # What replays calls takes its record of the second one: it fails here too.
+            store.scratch_rows = store.spec.capacity_rows - 1
+            self.run(store, (embeds[:1],), want_logits=True)
         store.scratch_rows = 0

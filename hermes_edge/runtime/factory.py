@@ -43,7 +43,7 @@ class SessionFactory:
         self._table = bundle.embeddings()
         for name in ("decoder", "score", "compact", "vision"):
             if name in self.manifest.graphs:
-                self._engine(name)
+                self.engine(name)
 
     def parts(
         self, name: str, options: StreamOptions, plan: StreamPlan, probes: ProbeSource | None
@@ -64,11 +64,11 @@ class SessionFactory:
         limits = DecoderLimits(
             new_rows=max(rows, spec.reserve_rows), probe_rows=shape.both_probe_rows
         )
-        runner = DecoderRunner(self._engine("decoder"), *geometry, limits)
-        embedding = self._engine("embedding_probe") if policy.scoring == "embedding" else None
+        runner = DecoderRunner(self.engine("decoder"), *geometry, limits)
+        embedding = self.engine("embedding_probe") if policy.scoring == "embedding" else None
         most = (spec.capacity_rows, shape.both_probe_rows)
-        scorer = Scorer(self._engine("score"), embedding, *geometry, most)
-        compactor = Compactor(self._engine("compact"), call, self.device, spec.capacity_rows)
+        scorer = Scorer(self.engine("score"), embedding, *geometry, most)
+        compactor = Compactor(self.engine("compact"), call, self.device, spec.capacity_rows)
         used = any(policy.probe_kind(layer) for layer in range(decoder.layers))
         source = probes or guidance_source(
             self.codec, policy.name if used else None, shape.one_probe_rows
@@ -115,7 +115,7 @@ class SessionFactory:
             return None
         output = (manifest.decoder.embedding_width, manifest.precision)
         return FrameEncoder(
-            self._engine("vision"),
+            self.engine("vision"),
             partial(self._call, claim),
             self.device,
             manifest.vision,
@@ -146,7 +146,13 @@ class SessionFactory:
                 parts.frames.warm_up()
             self._warm.add(largest)
 
-    def _engine(self, name: GraphName) -> Engine:
+    def engine(self, name: GraphName) -> Engine:
+        """One graph's engine, made at its first use.
+
+        Raises:
+            BundleError: the bundle has no such graph.
+            EngineError: the backend refuses it.
+        """
         if name not in self._engines:
             self._engines[name] = self._backend.engine(self._bundle, name)
         return self._engines[name]

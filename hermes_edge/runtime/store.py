@@ -87,6 +87,17 @@ class KVStore:
             present[present_value(layer)] = values.rows(start, start + new_rows)
         return past, present
 
+    def whole(self) -> dict[str, View]:
+        """Cache inputs of a static decoder: all rows that a layer can have, at fixed addresses."""
+        past: dict[str, View] = {}
+        for layer, (keys, values) in enumerate(zip(self._keys, self._values, strict=True)):
+            past |= {past_key(layer): keys, past_value(layer): values}
+        return past
+
+    def seen_rows(self) -> Int64Array:
+        """Rows of each layer, committed and scratch, int64 [L]."""
+        return np.array([len(rows) + self.scratch_rows for rows in self.rows], dtype=np.int64)
+
     def positions(self, new_rows: int) -> Int64Array:
         """Positions int64 [L, T] of the next T rows; layers drift apart through summaries."""
         first = [rows.next_position + self.scratch_rows for rows in self.rows]

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
+from rich.console import Console
 
-from hermes_edge.bench.figures import spread
+from hermes_edge.bench.figures import BenchReport, ReplayFigures, spread
+from hermes_edge.bench.tables import render
 from hermes_edge.manifest import MANIFEST_NAME, read_manifest, sha256_of
 
 ROOT = Path(__file__).parents[2]
@@ -153,6 +157,7 @@ def test_document_says_what_was_measured_and_where(bench_run: Run, random_bundle
         "family": "llava_onevision",
         "precision": "fp32",
         "quantization": None,
+        "static_decode": False,
         "random_weights": True,
         "manifest_sha256": sha256_of(random_bundle / MANIFEST_NAME),
     }
@@ -188,3 +193,14 @@ def test_spread_is_of_the_samples() -> None:
     result = spread(samples)
     assert (result.minimum, result.maximum, result.repeats) == (1.0, 10.0, 4)
     assert result.median == statistics.median(samples)
+
+
+def test_replayed_steps_are_told_where_something_replays(bench_run: Run) -> None:
+    assert bench_run.document["replay"] is None
+    assert bench_run.document["bundle"]["static_decode"] is False
+    assert "CUDA graph" not in bench_run.tables
+    report = TypeAdapter(BenchReport).validate_python(bench_run.document)
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(render(replace(report, replay=ReplayFigures(3, 2, 40))))
+    told = "single rows: 3 run plainly, 2 captured, 40 launched as a CUDA graph"
+    assert told in " ".join(console.export_text().split())

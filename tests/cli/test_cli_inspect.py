@@ -16,6 +16,7 @@ def test_inspect_shows_all_parts(random_bundle: Path, cli: Cli) -> None:
     assert (code, stderr) == (0, "")
     manifest = read_manifest(random_bundle)
     assert "random: answers are noise" in stdout
+    assert "decoding a further token reads the memory's rows\n" in stdout
     assert "2,560 B of keys and values" in stdout
     for record in manifest.files:
         assert record.path in stdout
@@ -39,6 +40,12 @@ def test_inspect_as_json(random_bundle: Path, cli: Cli) -> None:
     for entry in document["budgets"]:
         assert entry["slab_bytes"] == 2560 * (entry["budget_rows"] + 256 + 512)
         assert entry["spare_bytes"] == entry["slab_bytes"] // 10
+
+
+def test_inspect_tells_static_decoding(static_bundle: Path, cli: Cli) -> None:
+    code, stdout, stderr = cli("inspect", static_bundle)
+    assert (code, stderr) == (0, "")
+    assert "decoding a further token reads whole slabs (static)\n" in stdout
 
 
 def test_random_bundle_stays_small(random_bundle: Path) -> None:

@@ -28,6 +28,7 @@ NAMES = Path(__file__).parent / "tensorrt-names"
 VERSIONS = sorted(path.stem for path in NAMES.glob("*.json"))
 SUCCESS = SimpleNamespace(name="cudaSuccess")
 ALIGNMENT = 256
+CAPTURING_STREAM = 78
 
 
 class HostCuda:
@@ -37,6 +38,13 @@ class HostCuda:
         self.total_bytes, self.used_bytes = total_bytes, 0
         self.calls: list[str] = []
         self._buffers: dict[int, tuple[Any, int]] = {}
+        # What a capture records, and what is wrong with one: "end" or "instantiate".
+        self._recording: list[Callable[[], bool]] | None = None
+        self.capture_fault = ""
+        # What was recorded and not destroyed, and what was made of it and not dropped.
+        self.recorded: list[list[Callable[[], bool]]] = []
+        self.graphs: dict[int, list[Callable[[], bool]]] = {}
+        self._made_graphs = 0
         self._functions: dict[str, Callable[..., tuple[Any, ...]]] = {
             "cudaGetDeviceCount": lambda: (SUCCESS, 1),
             "cudaSetDevice": lambda index: (SUCCESS,),
@@ -59,7 +67,16 @@ class HostCuda:
             "cudaFree": self._free,
             "cudaMemsetAsync": self._memset,
             "cudaMemcpyAsync": self._memcpy,
+            "cudaStreamCreateWithFlags": lambda flags: (SUCCESS, CAPTURING_STREAM),
+            "cudaStreamBeginCapture": self._begin,
+            "cudaStreamEndCapture": self._end,
+            "cudaGraphInstantiate": self._instantiate,
+            "cudaGraphDestroy": self._destroy,
+            "cudaGraphLaunch": self._launch,
+            "cudaGraphExecDestroy": self._drop,
         }
+        self.cudaStreamNonBlocking = 1
+        self.cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)
         self.cudaMemcpyKind = SimpleNamespace(
             cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2, cudaMemcpyDeviceToDevice=3
         )
@@ -70,6 +87,49 @@ class HostCuda:
         assert hasattr(runtime, name), f"CUDA has no {name}"
         self.calls.append(name)
         return self._functions[name]
+
+    def queue(self, stream: int, work: Callable[[], bool]) -> bool:
+        """Do what is queued, or record it."""
+        if stream == CAPTURING_STREAM:
+            assert self._recording is not None, "nothing is captured on this stream"
+            self._recording.append(work)
+            return True
+        assert stream == 77
+        return work()
+
+    def _begin(self, stream: int, mode: int) -> tuple[Any, ...]:
+        assert (stream, mode, self._recording) == (CAPTURING_STREAM, 1, None)
+        self._recording = []
+        return (SUCCESS,)
+
+    def _end(self, stream: int) -> tuple[Any, ...]:
+        assert stream == CAPTURING_STREAM and self._recording is not None
+        recorded, self._recording = self._recording, None
+        if self.capture_fault == "end":
+            return SimpleNamespace(name="cudaErrorStreamCaptureInvalidated"), 0
+        self.recorded.append(recorded)
+        return SUCCESS, recorded
+
+    def _destroy(self, graph: Any) -> tuple[Any, ...]:
+        self.recorded.remove(graph)
+        return (SUCCESS,)
+
+    def _instantiate(self, graph: Any, flags: int) -> tuple[Any, ...]:
+        if self.capture_fault == "instantiate":
+            return SimpleNamespace(name="cudaErrorMemoryAllocation"), 0
+        self._made_graphs += 1
+        self.graphs[self._made_graphs] = graph
+        return SUCCESS, self._made_graphs
+
+    def _launch(self, executable: int, stream: int) -> tuple[Any, ...]:
+        assert stream == 77
+        for work in self.graphs[executable]:
+            assert work()
+        return (SUCCESS,)
+
+    def _drop(self, executable: int) -> tuple[Any, ...]:
+        del self.graphs[executable]
+        return (SUCCESS,)
 
     def _take(self, nbytes: int) -> int:
         buffer = ctypes.create_string_buffer(nbytes + ALIGNMENT)
@@ -126,8 +186,9 @@ def guarded(names: Mapping[str, list[str]], kind: str, members: Mapping[str, Any
 class HostTensorRT:
     """The module ``tensorrt`` of one version: builds a plan that names its graph, and runs it."""
 
-    def __init__(self, version: str) -> None:
+    def __init__(self, version: str, cuda: HostCuda) -> None:
         self.__version__ = version
+        self._cuda = cuda
         self.names: dict[str, list[str]] = json.loads((NAMES / f"{version}.json").read_text())
         self.builds: list[dict[str, Any]] = []
         self.refusal: list[str] = []
@@ -322,8 +383,15 @@ class HostTensorRT:
             return [t.name for t in session.get_inputs() if t.name not in state["shapes"]]
 
         def execute(stream: int) -> bool:
-            assert stream == 77
-            return run_at_addresses(session, state["shapes"], state["addresses"], self.error)
+            shapes, addresses = dict(state["shapes"]), dict(state["addresses"])
+            # A change of shapes is deferred work, which cannot be captured.
+            if stream != 77 and shapes != state.get("ran"):
+                self._logger.log("ERROR", "capture before the first call of these shapes")
+                return False
+            state["ran"] = shapes
+            return self._cuda.queue(
+                stream, lambda: run_at_addresses(session, shapes, addresses, self.error)
+            )
 
         return guarded(
             self.names,
@@ -370,8 +438,8 @@ def cuda() -> HostCuda:
 
 
 @pytest.fixture(params=VERSIONS)
-def tensorrt(request: pytest.FixtureRequest) -> HostTensorRT:
-    return HostTensorRT(request.param)
+def tensorrt(request: pytest.FixtureRequest, cuda: HostCuda) -> HostTensorRT:
+    return HostTensorRT(request.param, cuda)
 
 
 @pytest.fixture

@@ -62,6 +62,19 @@ def test_shares_add_up_to_the_device(tiny: Subject) -> None:
     assert plan.fits and plan.knobs == ()
 
 
+def test_a_static_decoder_reads_whole_slabs_for_a_further_token(tiny: Subject) -> None:
+    """1 TFLOP/s beside 100 GB/s: reading is what takes the time."""
+    growing, static = (
+        make_plan(subject, device(GIB, rate=1.0), WISH)
+        for subject in (tiny, replace(tiny, static_decode=True))
+    )
+    assert static.stages[:-1] == growing.stages[:-1]
+    unseen = static.memory.chunk_rows + static.memory.reserve_rows - 1
+    more_ms = unseen * tiny.decoder.kv_bytes_per_token("fp32") / 1e8
+    found_ms = static.stages[-1].floor.ms - growing.stages[-1].floor.ms
+    assert found_ms == pytest.approx(more_ms)
+
+
 def test_a_card_holds_neither_process_nor_frames(tiny: Subject) -> None:
     names = {share.name for share in make_plan(tiny, device(GIB, shared=False), WISH).shares}
     assert names == {

@@ -33,6 +33,7 @@ def tiny_record(frames: int = 3, dtype: str = "F32") -> SnapshotRecord:
             policy="window",
             scoring=None,
             reindexing=None,
+            smoothing=None,
             budget_tokens=8,
             chunk_frames=4,
             reserve_tokens=16,

@@ -2,6 +2,8 @@
 
 A plan answers for the shapes of its profiles and no others, so they are computed and never typed:
 the decoder has one profile for many new rows (chunks, probes, questions) and one for a single row.
+Neither fixes the cached rows: a static decoder's slabs have one length in a session, and sessions
+with a smaller budget have a shorter one.
 TensorRT's word on tensors without elements is not tried here, so no axis is ever 0; the engine
 hands in one row of zeros instead, which none of the graphs lets anybody see.
 """
