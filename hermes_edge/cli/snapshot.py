@@ -166,11 +166,9 @@ def _restore_all(
 
 def _print_facts(file: Path, record: SnapshotRecord, nbytes: int) -> None:
     options = record.options
-    own = [
-        f"{name} {value}"
-        for name, value in (("scoring", options.scoring), ("reindexing", options.reindexing))
-        if value is not None
-    ]
+    # Those that are words are the policy's.
+    words = options.model_dump(exclude={"policy"}).items()
+    own = [f"{name} {value}" for name, value in words if isinstance(value, str)]
     facts = {
         "snapshot": f"{file}, {size(nbytes)}",
         "stream": record.stream,

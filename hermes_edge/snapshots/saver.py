@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -122,34 +123,44 @@ class Saver:
             return
         self._stop.set()
         # A thread that holds a streamed answer cannot save, and the other thread waits for it.
-        if self._save() is not QuestionError:
+        if self._guarded(self._save) is not QuestionError:
             self._thread.join()
 
     def _run(self) -> None:
         due = time.monotonic() + self._every_s
+        # Processes that are killed again and again before they prune would fill the disk.
+        self._guarded(self._prune)
         while not self._stop.wait(max(due - time.monotonic(), 0.0)):
             due = time.monotonic() + self._every_s
-            self._save()
+            self._guarded(self._save)
 
-    def _save(self) -> type[HermesEdgeError] | None:
-        """One save and what follows from it; the class of the error where it failed."""
+    def _guarded(self, work: Callable[[], None]) -> type[HermesEdgeError] | None:
+        """Do it; the class of the error where it failed."""
         try:
-            with self._lock:
-                path = self._folder.next_path(now())
-            saved = self._session.save(path, stream=self._folder.stream)
-            with self._lock:
-                self._written.add(saved.path)
-                known = frozenset(self._written)
-            gone = self._folder.prune(self._keep, known)
+            work()
         except HermesEdgeError as error:
             self._failed(error)
             return type(error)
-        self._succeeded(saved, gone)
         return None
 
-    def _succeeded(self, saved: Saved, gone: list[Path]) -> None:
+    def _save(self) -> None:
+        with self._lock:
+            path = self._folder.next_path(now())
+        saved = self._session.save(path, stream=self._folder.stream)
+        with self._lock:
+            self._written.add(saved.path)
+        self._prune()
+        self._succeeded(saved)
+
+    def _prune(self) -> None:
+        with self._lock:
+            known = frozenset(self._written)
+        gone = self._folder.prune(self._keep, known)
         with self._lock:
             self._written.difference_update(gone)
+
+    def _succeeded(self, saved: Saved) -> None:
+        with self._lock:
             saves, failing_since = self._counts.saves + 1, self._failing_since
             self._counts = replace(
                 self._counts,

@@ -49,6 +49,18 @@ def test_a_bundle_without_tokenizer_takes_ids_alone(
     assert str(caught.value) == "this bundle has no tokenizer: required token ids, found text"
 
 
+def test_a_memory_without_vision_and_text_is_restored(
+    textless: Runtime, visual_tokens: VisualTokens, tmp_path: Path
+) -> None:
+    session = textless.session(policy="window", budget_tokens=64, chunk_frames=4, prefix_ids=[1, 3])
+    session.feed_tokens(visual_tokens(9, 4), 2.0)
+    restored = textless.restore(session.save(tmp_path / "one.safetensors").path)
+    assert restored.memory() == session.memory()
+    for each in (session, restored):
+        each.feed_tokens(visual_tokens(7, 5), 3.0)
+    assert restored.ask([5, 6, 7], SHORT).token_ids == session.ask([5, 6, 7], SHORT).token_ids
+
+
 def test_a_bundle_without_tokenizer_needs_prefix_and_probes(textless: Runtime) -> None:
     with pytest.raises(SettingsError) as caught:
         textless.session(budget_tokens=256)

@@ -23,24 +23,22 @@ _DTYPES = {"F64": np.float64, "I64": np.int64, "F32": np.float32, "F16": np.floa
 
 def tiny_record(frames: int = 3, dtype: str = "F32") -> SnapshotRecord:
     geometry = {"layers": 2, "kv_heads": 1, "head_size": 4, "vocabulary": 5, "image_size": 2}
+    options = dict.fromkeys(StreamOptions.model_fields) | {
+        "policy": "window",
+        "budget_tokens": 8,
+        "chunk_frames": 4,
+        "reserve_tokens": 16,
+        "workspace_bytes": 1 << 20,
+        "prefix_ids": (1,),
+        "own_probes": False,
+    }
     return SnapshotRecord(
         saved_at=datetime(2026, 11, 25, 13, 5, tzinfo=timezone.utc),
         stream="door",
         model_id="tiny",
         bundle="0" * 64,
         geometry=Geometry.model_validate({**geometry, "dtype": dtype}),
-        options=StreamOptions(
-            policy="window",
-            scoring=None,
-            reindexing=None,
-            smoothing=None,
-            budget_tokens=8,
-            chunk_frames=4,
-            reserve_tokens=16,
-            workspace_bytes=1 << 20,
-            prefix_ids=(1,),
-            own_probes=False,
-        ),
+        options=StreamOptions.model_validate(options),
         bands=("all", "all"),
         rows=(3, 2),
         frames=frames,

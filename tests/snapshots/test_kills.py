@@ -126,6 +126,7 @@ def stream_until_killed(
             time.sleep(0.001)
         while board[place] != wanted:
             assert time.monotonic() < give_up, f"no {stage} in {PATIENCE_S} s"
+            time.sleep(0.0001)
         # So that not every kill falls on the first instructions of its stage.
         time.sleep(chance.choice((0.0, chance.uniform(0, 0.003))))
     finally:

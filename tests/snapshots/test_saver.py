@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,6 +118,30 @@ def test_old_snapshots_that_are_damaged_do_not_count(
     with Saver(fake, tmp_path, every_s=NEVER_S, keep=2):
         pass
     assert newest_first(tmp_path, "stream")[1:] == [olds[3], olds[2]]
+
+
+def test_what_killed_processes_did_not_prune_goes_at_the_start(
+    fake: Fake, write: Write, tmp_path: Path
+) -> None:
+    for n in range(6):
+        write(tmp_path / f"stream-20200101T00000{n}.000Z.safetensors")
+    with Saver(fake, tmp_path, every_s=OFTEN_S, keep=2):
+        await_(fake.tries, 1)
+        assert len(newest_first(tmp_path, "stream")) <= 3
+
+
+def test_a_folder_that_goes_and_comes_back(fake: Fake, tmp_path: Path) -> None:
+    folder = tmp_path / "snapshots"
+    with Saver(fake, folder, every_s=OFTEN_S, keep=1) as saver:
+        await_(fake.saves, 1)
+        folder.rename(tmp_path / "gone")
+        failures = saver.counts.failures
+        while saver.counts.failures < failures + 2:
+            time.sleep(0.001)
+        folder.mkdir()
+        fake.saves = threading.Semaphore(0)
+        await_(fake.saves, 1)
+    assert len(newest_first(folder, "stream")) == 1
 
 
 def test_a_thread_that_holds_the_session_can_close(fake: Fake, tmp_path: Path) -> None:
