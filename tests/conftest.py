@@ -1,9 +1,15 @@
-"""Bundles that several test folders share, and the reason why tests of a GPU are skipped."""
+"""What several test folders share: bundles, real servers, and why tests of a GPU are skipped."""
 
 from __future__ import annotations
 
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import imageio_ffmpeg
 import pytest
 
 from hermes_edge.engines.backends import open_backend
@@ -11,6 +17,9 @@ from hermes_edge.engines.bundle import Bundle
 from hermes_edge.errors import HermesEdgeError
 
 RANDOM_BUNDLE = Path(__file__).parent / "random-bundle"
+
+FFMPEG: str = imageio_ffmpeg.get_ffmpeg_exe()
+LISTEN, ESTABLISHED = "0A", "01"
 
 
 @pytest.fixture(scope="session")
@@ -69,3 +78,85 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     except HermesEdgeError as error:
         for item in marked:
             item.add_marker(pytest.mark.skip(reason=str(error)))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def is_up(port: int) -> bool:
+    """Whether a server listens, or has its client already: one of a single client listens no more.
+
+    Without connecting, which such a server would take for its client.
+    """
+    sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return any(
+        local.endswith(f":{port:04X}") and state in (LISTEN, ESTABLISHED)
+        for _, local, _, state, *_ in sockets
+    )
+
+
+class Server:
+    """A process that serves one stream at ``url``."""
+
+    def __init__(self, command: Callable[[int], list[str]], url: str) -> None:
+        self.port = free_port()
+        self.url = url.format(port=self.port)
+        self._command = command
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            self._command(self.port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + 20
+        while not is_up(self.port):
+            assert self._process.poll() is None, "the server has ended"
+            assert time.monotonic() < deadline, "the server does not listen"
+            time.sleep(0.02)
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+NewServer = Callable[[Callable[[int], list[str]], str], Server]
+
+
+@pytest.fixture
+def new_server() -> Iterator[NewServer]:
+    """A server that runs, from its command for a port and its address; killed at the end."""
+    servers: list[Server] = []
+
+    def start(command: Callable[[int], list[str]], url: str) -> Server:
+        servers.append(Server(command, url))
+        servers[-1].start()
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.kill()
+
+
+@pytest.fixture
+def serve_http(new_server: NewServer) -> Callable[..., Server]:
+    """MPEG-TS over HTTP by ffmpeg, at ``fps``, sent at ``pace`` times its own speed."""
+
+    def serve(fps: int = 10, pace: float = 1.0) -> Server:
+        def command(port: int) -> list[str]:
+            source = ["-f", "lavfi", "-i", f"testsrc2=size=96x64:rate={fps}"]
+            coded = ["-c:v", "mpeg2video", "-g", "5", "-f", "mpegts", "-flush_packets", "1"]
+            listen = ["-listen", "1", f"http://127.0.0.1:{port}/live.ts"]
+            return [FFMPEG, "-readrate", str(pace), *source, *coded, *listen]
+
+        return new_server(command, "http://127.0.0.1:{port}/live.ts")
+
+    return serve

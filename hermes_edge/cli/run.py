@@ -170,12 +170,6 @@ def _service(
     from hermes_edge.service.service import Service
 
     with ExitStack() as opened:
-        if settings.metrics_port is not None:
-            collector = StreamCollector(
-                lambda: [stream.status() for stream in streams], lambda: runtime.call_in_flight_s
-            )
-            end = serve_metrics(collector, settings.metrics_port, settings.metrics_address)
-            opened.callback(end)
         service = Service(
             runtime,
             streams,
@@ -184,6 +178,11 @@ def _service(
             engine_timeout_s=settings.engine_timeout,
         )
         opened.callback(service.stop)
+        if settings.metrics_port is not None:
+            collector = StreamCollector(service.statuses, lambda: service.call_in_flight_s)
+            end = serve_metrics(collector, settings.metrics_port, settings.metrics_address)
+            opened.callback(end)
+        service.start()
         drawn = opened.enter_context(StreamTable(service.statuses)) if table else None
         yield service, drawn.look if drawn is not None else None
 

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from hermes_edge.process import resident_bytes
 from hermes_edge.runtime import Runtime
@@ -20,7 +21,7 @@ _LOOK_EVERY_S = 0.05
 
 
 class Service:
-    """Runs streams until they end, or until :meth:`stop`.
+    """Runs streams from :meth:`start` until they end, or until :meth:`stop`.
 
     Each stream has a thread of its own; whose engine call is next is decided by
     :class:`hermes_edge.runtime.turns.Turns`.
@@ -35,11 +36,9 @@ class Service:
         silent_after_s: float,
         engine_timeout_s: float,
     ) -> None:
-        """Begin to feed. ``on_hang``: an engine call has not returned for these seconds."""
+        """``on_hang`` is called where an engine call has not returned for these seconds."""
         self.streams = tuple(streams)
         self._runtime = runtime
-        for stream in self.streams:
-            stream.start()
         self._watchdog = Watchdog(
             self._silences,
             lambda: runtime.call_in_flight_s,
@@ -48,9 +47,25 @@ class Service:
             engine_timeout_s=engine_timeout_s,
         )
 
+    def start(self) -> None:
+        """Begin to feed."""
+        for stream in self.streams:
+            stream.start()
+
     def statuses(self) -> list[StreamStatus]:
         """How every stream stands; waits for nothing."""
-        return [stream.status() for stream in self.streams]
+        silent = self._watchdog.silent
+        return [
+            replace(status, state="silent")
+            if status.state == "running" and status.name in silent
+            else status
+            for status in (stream.status() for stream in self.streams)
+        ]
+
+    @property
+    def call_in_flight_s(self) -> float:
+        """How long the present engine call has taken; 0 where there is none."""
+        return self._runtime.call_in_flight_s
 
     def wait(self, stop: threading.Event, look: Callable[[], object] | None = None) -> None:
         """Until all streams have ended or ``stop`` is set; a summary is logged once a minute.

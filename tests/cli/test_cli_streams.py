@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import re
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,10 @@ import pytest
 from rich.console import Console
 
 from hermes_edge.cli.table import table_of
+from hermes_edge.errors import SnapshotError
 from hermes_edge.service.status import StreamStatus, Times
+from hermes_edge.snapshots import SnapshotFile
+from hermes_edge.snapshots.folder import newest_first
 from hermes_edge.synthetic import make_stream, write_video
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -203,6 +208,86 @@ def test_questions_come_from_stdin(
     rest, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     assert [summary["stream"] for summary in documents(rest, "summary")] == ["long", "door"]
+
+
+def saved_frames(folder: Path) -> int:
+    """Frames of the newest snapshot."""
+    for path in newest_first(folder, None) if folder.is_dir() else []:
+        # One that is pruned meanwhile.
+        with contextlib.suppress(SnapshotError), SnapshotFile(path) as file:
+            return file.record.frames + file.record.waiting_frames
+    return 0
+
+
+def test_a_live_stream_is_ended_by_a_signal_and_goes_on_when_started_again(
+    random_bundle: Path, spawn: Spawn, serve_http: Callable[..., Any], tmp_path: Path
+) -> None:
+    server, folder = serve_http(fps=10), tmp_path / "saved"
+    args = (
+        *("run", f"door={server.url}", "--bundle", random_bundle, "--budget", 128),
+        *("--snapshots", folder, "--save-every", "300ms", *BRIEF, "--fps", 10),
+    )
+
+    def watch_until(frames: int) -> tuple[Document, str]:
+        process = spawn(*args)
+        deadline = time.monotonic() + 60
+        while saved_frames(folder) < frames:
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        stdout, stderr = process.communicate(timeout=60)
+        assert process.returncode == 0, stderr
+        assert "INFO sources: " in stderr
+        assert len([*folder.glob("*.safetensors")]) <= 3
+        (summary,) = documents(stdout, "summary")
+        # What was seen last was saved last.
+        assert saved_frames(folder) == summary["memory"]["frames_seen"]
+        return summary["memory"], stderr
+
+    began = time.monotonic()
+    first, stderr = watch_until(8)
+    assert "goes on from" not in stderr
+    # The source is lost while nobody looks.
+    server.kill()
+    server.start()
+    second, stderr = watch_until(first["frames_seen"] + 8)
+    assert re.search(
+        rf"door: goes on from door-\S+, {first['frames_seen']} frames until "
+        rf"{first['newest_s']:.1f} s$",
+        stderr,
+        re.M,
+    )
+    # The time in which nobody looked has passed in the stream, too, and not more than that.
+    assert 0.8 < second["newest_s"] - first["newest_s"] < time.monotonic() - began
+
+
+def test_metrics_of_a_live_stream(
+    random_bundle: Path, spawn: Spawn, serve_http: Callable[..., Any]
+) -> None:
+    server = serve_http(fps=10)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = spawn(
+        *("run", f"door={server.url}", "--bundle", random_bundle, "--budget", 128, "--log-json"),
+        *("--metrics-port", port, *BRIEF, "--fps", 10),
+    )
+    deadline, found = time.monotonic() + 60, ""
+    used = r'hermes_edge_frames_total\{outcome="used",stream="door"\} (\d+)'
+    while not (seen := re.search(used, found)) or int(seen[1]) < 5:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+        with contextlib.suppress(OSError):
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as page:
+                found = page.read().decode()
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert 'hermes_edge_stream_running{stream="door"} 1.0' in found
+    lines = [json.loads(line) for line in stderr.splitlines()]
+    assert lines[0]["part"] == "sources"
+    assert {"time", "level", "part", "message"} <= lines[0].keys()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -165,9 +165,10 @@ def test_a_question_that_cannot_be_asked_does_not_end_a_live_stream(
     stream.close()
 
 
-def _service(runtime: Runtime, streams: list[Stream], hung: list[float] | None = None) -> Service:
-    told = hung if hung is not None else []
-    return Service(runtime, streams, told.append, silent_after_s=60, engine_timeout_s=60)
+def _service(runtime: Runtime, streams: list[Stream]) -> Service:
+    service = Service(runtime, streams, print, silent_after_s=60, engine_timeout_s=60)
+    service.start()
+    return service
 
 
 def test_the_service_ends_when_all_streams_have(
@@ -199,6 +200,17 @@ def test_the_service_ends_when_all_streams_have(
     told = summary_of(service.statuses()[0])
     assert told.startswith("door ended: 6 in, ")
     assert " rows, TTFT " in told
+
+
+def test_a_silent_stream_is_shown_as_such(runtime: Runtime, door: Any) -> None:
+    stream = _stream(runtime, door)
+    service = Service(runtime, [stream], print, silent_after_s=0.05, engine_timeout_s=60)
+    assert [status.state for status in service.statuses()] == ["starting"]
+    service.start()
+    _until(lambda: [status.state for status in service.statuses()] == ["silent"])
+    door.put(0.0)
+    service.stop()
+    assert [status.state for status in service.statuses()] == ["ended"]
 
 
 def test_stopping_finishes_what_is_in_hand(runtime: Runtime, door: Any) -> None:
