@@ -106,8 +106,7 @@ def export_checkpoint(
         if quantization is not None:
             check_quantization(quantization, checkpoint.config.decoder, precision)
     form = _Form(precision, quantization, opset, static_decode)
-    needed_bytes = _needed_bytes(checkpoint, form)
-    with staged(Path(target), needed_bytes, overwrite=overwrite) as staging:
+    with staged(Path(target), _needed_bytes(checkpoint, form), overwrite=overwrite) as staging:
         graphs = _write_graphs(checkpoint, staging, form, embedding_probe, progress)
         with stage(progress, "embeddings") as record:
             facts = _write_text(checkpoint, staging, precision)
