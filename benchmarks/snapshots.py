@@ -2,9 +2,9 @@
 
     python benchmarks/snapshots.py BUNDLE --budget 6000
 
-A stream of random visual tokens fills the budget. Then, as medians of ``--repeats``: saves; the
-compaction of a chunk alone, and one that has to copy all rows because none has been read yet; and
-restores, probe included. The last line is one JSON document.
+Noise fills the budget. Then, as medians of ``--repeats``: a further token of an answer, to compare
+with; saves; the compaction of a chunk alone, and one that has to copy all rows because none has
+been read yet; and restores, probe included. The last line is one JSON document.
 """
 
 from __future__ import annotations
@@ -22,16 +22,31 @@ import numpy as np
 import typer
 
 from hermes_edge.errors import HermesEdgeError
-from hermes_edge.runtime import Runtime, Session
+from hermes_edge.runtime import Runtime, SamplingParams, Session
+from hermes_edge.runtime.chunks import StageTimes
 
 
-def feed(session: Session, runtime: Runtime, frames: int, random: np.random.Generator) -> None:
-    """Frames of noise, one a second."""
-    width = runtime.manifest.decoder.embedding_width
-    for _ in range(frames):
-        shape = (runtime.manifest.tokens_per_frame, width)
-        at = session.memory().newest_s + 1.0
-        session.feed_tokens(random.standard_normal(shape, dtype=np.float32), at)
+def fill(session: Session, runtime: Runtime, random: np.random.Generator) -> None:
+    """A memory of noise, up to its budget; a stream of that length would take minutes."""
+    store, budget = session._parts.store, session._parts.store.spec.budget_rows
+    rows = store.spec.prefix_rows + budget
+    for layer in range(len(store.rows)):
+        for slab in store.slab(layer):
+            noise = random.standard_normal((rows, *slab.shape[1:]), dtype=np.float32)
+            store.device.upload(noise.astype(slab.dtype), slab.rows(0, rows))
+    frames = np.arange(budget, dtype=np.int64) // runtime.manifest.tokens_per_frame
+    seen = int(frames[-1]) + 1
+    store.commit(frames, frames.astype(np.float64))
+    session._parts.encoder.resume(0, StageTimes(frames=seen, chunks=seen))
+    session._newest_s = float(seen)
+
+
+def feed(session: Session, runtime: Runtime, random: np.random.Generator) -> None:
+    """A frame of noise."""
+    manifest = runtime.manifest
+    shape = (manifest.tokens_per_frame, manifest.decoder.embedding_width)
+    at = session.memory().newest_s + 1.0
+    session.feed_tokens(random.standard_normal(shape, dtype=np.float32), at)
 
 
 def compaction_ms(
@@ -40,7 +55,7 @@ def compaction_ms(
     """Of a chunk of one frame, while a save has read everything, or nothing yet."""
     before = session.timings().compact_ms
     with session._parts.store.freeze() if frozen else nullcontext():
-        feed(session, runtime, 1, random)
+        feed(session, runtime, random)
         session.flush()
     return session.timings().compact_ms - before
 
@@ -50,8 +65,8 @@ def measure(bundle: Path, budget: int, repeats: int, threads: int) -> dict[str, 
     runtime = Runtime.load(bundle, threads=threads, check_hashes=False)
     session = runtime.session(budget_tokens=budget)
     random = np.random.default_rng(0)
-    feed(session, runtime, budget // runtime.manifest.tokens_per_frame + 1, random)
-    session.flush()
+    fill(session, runtime, random)
+    token_ms = session.ask([5], SamplingParams(max_new_tokens=1 + repeats)).per_token_ms
     with TemporaryDirectory() as folder:
         path = Path(folder) / "one.safetensors"
         saves = [session.save(path) for _ in range(repeats)]
@@ -69,6 +84,7 @@ def measure(bundle: Path, budget: int, repeats: int, threads: int) -> dict[str, 
         "rows": session.memory().rows,
         "file_bytes": saves[0].nbytes,
         "slab_bytes": session.memory().slab_bytes,
+        "token_ms": token_ms,
         "pause_ms": median(saved.pause_ms for saved in saves),
         "longest_pause_ms": max(saved.pause_ms for saved in saves),
         "total_ms": median(saved.total_ms for saved in saves),

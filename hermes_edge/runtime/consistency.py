@@ -17,9 +17,14 @@ from hermes_edge.memory.base import PREFIX_FRAME, SUMMARY_FRAME, Float64Array, L
 from hermes_edge.runtime.frames import Waiting
 from hermes_edge.runtime.options import StreamPlan, plan_stream
 from hermes_edge.snapshots import Geometry, SnapshotRecord
-from hermes_edge.spec import Precision
+from hermes_edge.spec import PRECISION_DTYPE
 
-_STORED: dict[Precision, Literal["F32", "F16"]] = {"fp32": "F32", "fp16": "F16"}
+STORED_DTYPE: dict[str, Literal["F32", "F16", "BF16"]] = {
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+}
+"""Names of safetensors for the dtypes that slabs have."""
 
 
 def geometry_of(manifest: Manifest) -> Geometry:
@@ -29,7 +34,7 @@ def geometry_of(manifest: Manifest) -> Geometry:
         layers=decoder.layers,
         kv_heads=decoder.kv_heads,
         head_size=decoder.head_size,
-        dtype=_STORED[manifest.precision],
+        dtype=STORED_DTYPE[PRECISION_DTYPE[manifest.precision]],
         vocabulary=decoder.vocabulary,
         image_size=manifest.vision.image_size if manifest.vision is not None else 0,
     )

@@ -37,7 +37,7 @@ class KVStore:
         self.spare_values = device.allocate(shape, dtype)
         self.rows: list[LayerRows] = [_no_rows() for _ in range(decoder.layers)]
         self.scratch_rows = 0
-        self._device = device
+        self.device = device
         self._frozen: list[FrozenRows] = []
 
     @property
@@ -136,7 +136,7 @@ class KVStore:
     @contextmanager
     def freeze(self) -> Iterator[FrozenRows]:
         """The committed rows as they are now, to be copied while the stream goes on."""
-        frozen = FrozenRows(self._device, [self.committed(n) for n in range(len(self.rows))])
+        frozen = FrozenRows(self.device, [self.committed(n) for n in range(len(self.rows))])
         self._frozen.append(frozen)
         try:
             yield frozen
@@ -153,7 +153,7 @@ class KVStore:
         """
         self.rows[layer] = rows
         for saved, view in zip((keys, values), self.committed(layer), strict=True):
-            self._device.upload(saved, view)
+            self.device.upload(saved, view)
 
 
 def visual_rows(rows: Sequence[LayerRows]) -> list[int]:

@@ -18,10 +18,12 @@ from hermes_edge.engines.views import Array, View, host_array
 from hermes_edge.errors import QuestionError, SettingsError, SnapshotError, StorageError
 from hermes_edge.memory import POLICY_NAMES
 from hermes_edge.runtime import ProbeTokens, Runtime, SamplingParams, Session
+from hermes_edge.runtime.consistency import STORED_DTYPE
 from hermes_edge.runtime.restoring import restore_session
 from hermes_edge.shipped import TINY_BUNDLE
 from hermes_edge.snapshots import SnapshotFile
-from hermes_edge.snapshots.layout import cache_names
+from hermes_edge.snapshots.layout import ITEM_BYTES, cache_names
+from hermes_edge.spec import PRECISION_BYTES, PRECISION_DTYPE, Precision
 
 Snapshot = Callable[[Session], list[bytes]]
 Step = tuple[tuple[int, ...], list[bytes]]
@@ -275,6 +277,12 @@ def test_a_bundle_has_the_identity_of_its_copies(runtime: Runtime) -> None:
     manifest = runtime.manifest
     assert manifest.model_copy(update={"files": manifest.files[::-1]}).identity == manifest.identity
     assert manifest.model_copy(update={"files": manifest.files[1:]}).identity != manifest.identity
+
+
+@pytest.mark.parametrize("precision", PRECISION_DTYPE)
+def test_rows_of_every_precision_can_be_stored(precision: Precision) -> None:
+    stored = STORED_DTYPE[PRECISION_DTYPE[precision]]
+    assert ITEM_BYTES[stored] == PRECISION_BYTES[precision]
 
 
 def name(second: int, stream: str = "stream") -> str:
