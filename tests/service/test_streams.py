@@ -123,6 +123,38 @@ def test_without_that_limit_frames_wait_for_their_slice(runtime: Runtime, door: 
     stream.close()
 
 
+def test_however_slow_the_model_is_what_it_encodes_is_fresh(
+    runtime: Runtime, door: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a fifth of the pace of its source, frames without a bound would soon be seconds old."""
+    fps, chunk_frames, encoding_s = 50.0, 4, 0.4
+    door.fps = fps
+    session, ages = _session(runtime, chunk_frames=chunk_frames), list[float]()
+    encode = session._encode_waiting
+
+    def slow() -> None:
+        if session.waiting_since_s is not None:
+            ages.append(time.monotonic() - session.waiting_since_s)
+            time.sleep(encoding_s)
+        encode()
+
+    monkeypatch.setattr(session, "_encode_waiting", slow)
+    period_s = chunk_frames / fps
+    capture = Capture(door, "latest", ring_frames=chunk_frames)
+    stream = Stream(StreamPlan("door", chunk_period_s=period_s), capture, session, Heard())
+    stream.start()
+    began = time.monotonic()
+    for frame in range(200):
+        door.put(frame / fps)
+        time.sleep(max(began + frame / fps - time.monotonic(), 0.0))
+    _until(lambda: len(ages) >= 6)
+    stream.end()
+    # Half a second for a busy machine's threads to be scheduled; unbounded, the last would be 3 s.
+    assert max(ages) < period_s + 0.5
+    assert stream.status().frames["dropped"] > 100
+    session.close()
+
+
 def test_a_stream_that_goes_on_has_later_times_and_skips_what_was_seen(
     runtime: Runtime, door: Any
 ) -> None:
