@@ -92,8 +92,11 @@ def run_streams(
     transcript = _transcript(as_json, shared=len(addresses) > 1 or runs_on or from_stdin)
     table = runs_on and not as_json and stdout().is_terminal
     with ExitStack() as opened:
+        # A camera that is not there yet ends neither the other streams nor a saved memory.
+        insists = len(addresses) > 1 or settings.snapshots is not None
         sources = [
-            (address, opened.enter_context(address.open(settings.fps))) for address in addresses
+            (address, opened.enter_context(address.open(settings.fps, insists=insists)))
+            for address in addresses
         ]
         runtime = load_runtime(settings)
         streams = open_streams(sources, runtime, settings, asked, transcript)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -20,6 +21,7 @@ from hermes_edge.errors import SourceError
 from hermes_edge.sources.base import Source
 from hermes_edge.sources.camera import Camera
 from hermes_edge.sources.files import ImageFolder, VideoFile
+from hermes_edge.sources.live import LiveSource
 from hermes_edge.sources.pictures import printable
 from hermes_edge.sources.redact import redacted_pipeline, redacted_url
 from hermes_edge.sources.streams import Pipeline, UrlStream
@@ -36,6 +38,11 @@ _CAMERA = re.compile(r"cam([0-9]+)", re.ASCII)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://", re.ASCII)
 
 Kind = Literal["file", "folder", "camera", "url", "pipeline"]
+_LIVE_KINDS: dict[Kind, Callable[[str, float | None], LiveSource]] = {
+    "camera": Camera,
+    "url": UrlStream,
+    "pipeline": Pipeline,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +62,22 @@ class Address:
         """Whether frames are gone if nobody takes them."""
         return self.kind not in ("file", "folder")
 
-    def open(self, fps: float | None = None) -> Source:
+    def open(self, fps: float | None = None, *, insists: bool = False) -> Source:
         """The source, giving ``fps`` frames per second; None for every frame.
+
+        A live one connects when it is read; one that ``insists`` until it is there.
 
         Raises:
             SourceError: as of :class:`VideoFile`, :class:`ImageFolder`, :class:`Camera`,
-                :class:`UrlStream` and :class:`Pipeline`. The live ones connect when they are read.
+                :class:`UrlStream` and :class:`Pipeline`.
         """
         if self.kind == "file":
             return VideoFile(self.target, fps)
         if self.kind == "folder":
             return ImageFolder(self.target, fps)
-        if self.kind == "camera":
-            return Camera(self.target, fps)
-        return UrlStream(self.target, fps) if self.kind == "url" else Pipeline(self.target, fps)
+        live = _LIVE_KINDS[self.kind](self.target, fps)
+        live.insists = insists
+        return live
 
 
 def open_source(address: str | Path, fps: float | None = None) -> Source:

@@ -7,7 +7,8 @@ bend the timeline; what a frame's way to this machine took is in none of its tim
 
 *A source is lost* when it ends, gives no frame for its read timeout, or gives ``MOST_BAD_FRAMES``
 bad ones in a row. Then it is tried again until it is back or closed, and the timeline goes on with
-the seconds that have passed. The first connection is tried once: a wrong address is an error.
+the seconds that have passed. The first connection is tried once, because a wrong address is an
+error, but where the source ``insists``.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ class LiveSource(Source):
         self.fps = fps
         self.counts = SourceCounts()
         self.ended_early: str | None = None
+        self.insists = False
+        """Whether the first connection is tried again, too, as if the source had been lost."""
         self._read_timeout_s = read_timeout_s
         self._backoff = Backoff() if backoff is None else backoff
         self._closed = threading.Event()
@@ -62,13 +65,11 @@ class LiveSource(Source):
         """Frames as they arrive, across losses, until it is closed.
 
         Raises:
-            SourceError: the first connection fails.
+            SourceError: the first connection fails, and the source does not insist.
         """
+        self._last_s = time.monotonic()
         with quiet_opencv():
-            capture = self._connect()
-            if capture is None:
-                raise self._refusal()
-            log.info("%s: opened", self.name)
+            capture = self._begin()
             while capture is not None:
                 connected_s = time.monotonic()
                 try:
@@ -80,6 +81,19 @@ class LiveSource(Source):
                 log.warning("%s: lost: %s", self.name, why)
                 self._backoff.connection_lasted(time.monotonic() - connected_s)
                 capture = self._reconnect()
+
+    def _begin(self) -> cv2.VideoCapture | None:
+        """The first connection; None where it is closed before there is one."""
+        try:
+            if (capture := self._connect()) is None:
+                raise self._refusal()
+        except SourceError as error:
+            if not self.insists:
+                raise
+            log.warning("%s: not there yet: %s", self.name, error)
+            return self._reconnect()
+        log.info("%s: opened", self.name)
+        return capture
 
     @abstractmethod
     def _open(self) -> cv2.VideoCapture:

@@ -261,3 +261,33 @@ def test_an_rtsp_camera_with_a_password(serve_rtsp: Serve) -> None:
         f"rtsp://***@127.0.0.1:{server.port}/stream gives no video: required a stream within 5 s, "
         "found a server that answers, and no video. Check address, path, user and password."
     )
+
+
+def test_a_source_that_insists_waits_for_a_server_that_is_not_there_yet(
+    serve_http: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = serve_http(fps=20)
+    server.kill()
+    source = stream(server.url)
+    source.insists = True
+    with caplog.at_level(logging.INFO, "hermes_edge.sources"), Capture(source) as capture:
+        assert capture.next_frame(0.5) is None
+        assert not capture.ended
+        server.start()
+        frames = take(capture, 5)
+        counters = capture.counters()
+    assert frames[0].time_s == 0
+    assert_growing(frames)
+    assert any(": not there yet: " in message for message in caplog.messages)
+    assert counters.reconnects == 1
+    assert counters.lost_s >= 0.5
+
+
+def test_a_source_that_insists_can_be_closed_before_it_is_there(serve_http: Serve) -> None:
+    server = serve_http(fps=20)
+    server.kill()
+    source = stream(server.url)
+    source.insists = True
+    with Capture(source) as capture:
+        assert capture.next_frame(0.3) is None
+    assert capture.ended
