@@ -106,6 +106,9 @@ class Settings(BaseSettings):
     budget: Annotated[Budget | None, NoDecode, BeforeValidator(_to_budget)] = Field(
         default=None, description=BUDGET_FORM
     )
+    stream_budget: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_to_strings)] = Field(
+        default=(), description="NAME=BUDGET or a list of them"
+    )
     fps: float = Field(default=0.5, gt=0, description="a number above 0")
     chunk_frames: int | None = Field(default=None, ge=1, description="a whole number, at least 1")
     reserve_tokens: int = Field(default=512, ge=1, description="a whole number, at least 1")

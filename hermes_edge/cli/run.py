@@ -34,6 +34,7 @@ def run(
     reindexing: options.Reindexing = None,
     smoothing: options.Smoothing = None,
     budget: options.Budget = None,
+    stream_budget: options.StreamBudget = None,
     fps: options.Fps = None,
     chunk_frames: options.ChunkFrames = None,
     reserve_tokens: options.ReserveTokens = None,
@@ -67,7 +68,7 @@ def run(
     which memories are saved and the exit code is 0. A second signal ends the process at once.
     """
     given = {key: value for key, value in locals().items() if key in Settings.model_fields}
-    settings = load_settings({**given, "stop": stop or None})
+    settings = load_settings({name: value for name, value in given.items() if value != []})
     run_streams(sources, ask or [], settings, from_stdin=stdin, as_json=as_json)
 
 
@@ -80,12 +81,19 @@ def run_streams(
         HermesEdgeError: something cannot be opened, or a stream has failed; then the others went
             on to their ends.
     """
-    from hermes_edge.cli.streams import Asked, check_questions, open_streams, parse_addresses
+    from hermes_edge.cli.streams import (
+        Asked,
+        check_budgets,
+        check_questions,
+        open_streams,
+        parse_addresses,
+    )
     from hermes_edge.service.questions import parse_question
 
     addresses = parse_addresses(texts)
     questions = [parse_question(text) for text in asks]
     check_questions(questions, addresses)
+    check_budgets(settings.stream_budget, addresses)
     runs_on = any(address.live for address in addresses) or settings.snapshots is not None
     set_up_logs(as_json=settings.log_json, verbose=runs_on or settings.metrics_port is not None)
     asked = Asked(questions, sampling_params(settings), to_the_end=from_stdin)

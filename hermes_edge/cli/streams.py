@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 from hermes_edge.errors import SettingsError
-from hermes_edge.runtime import Runtime, SamplingParams, Session
+from hermes_edge.runtime import Runtime, SamplingParams
 from hermes_edge.runtime.resize import FrameResizer
 from hermes_edge.runtime.restoring import Restored, restore_session
 from hermes_edge.service.questions import TimedQuestion
@@ -21,6 +22,7 @@ from hermes_edge.settings import Settings
 from hermes_edge.snapshots import Saver
 from hermes_edge.snapshots.folder import newest_first
 from hermes_edge.sources import Address, Capture, Source, parse_address
+from hermes_edge.units import parse_budget
 
 log = logging.getLogger("hermes_edge.service")
 
@@ -72,6 +74,24 @@ def check_questions(questions: Sequence[TimedQuestion], addresses: Sequence[Addr
             )
 
 
+def check_budgets(texts: Sequence[str], addresses: Sequence[Address]) -> None:
+    """Refuse a budget that cannot be read, or is of a stream that is not there.
+
+    Raises:
+        SettingsError: one is neither.
+    """
+    names = [address.name for address in addresses]
+    for text in texts:
+        name, given, budget = text.partition("=")
+        if not given or name not in names:
+            raise SettingsError(
+                "a budget is of no stream",
+                required=f"NAME=BUDGET, NAME {' or '.join(names)}",
+                found=repr(text),
+            )
+        parse_budget(budget)
+
+
 def open_streams(
     sources: Sequence[tuple[Address, Source]],
     runtime: Runtime,
@@ -105,8 +125,9 @@ def _open_stream(
     asked: Asked,
     listener: Listener,
 ) -> Stream:
-    restored = _restored(address.name, runtime, settings)
-    session = restored.session if restored else open_session(runtime, settings, address.name)
+    options = _options(settings, address.name)
+    restored = _restored(address.name, runtime, settings.snapshots, options)
+    session = restored.session if restored else runtime.session(name=address.name, **options)
     chunk_frames = session.chunk_frames
     plan = StreamPlan(
         name=address.name,
@@ -139,13 +160,10 @@ def _open_stream(
     return Stream(plan, capture, session, listener, saver)
 
 
-def open_session(runtime: Runtime, settings: Settings, name: str) -> Session:
-    """A new session as the settings say."""
-    return runtime.session(name=name, **_options(settings))
-
-
-def _options(settings: Settings) -> dict[str, Any]:
-    budget = settings.budget
+def _options(settings: Settings, name: str) -> dict[str, Any]:
+    """What a stream's session is asked for."""
+    own = dict(text.split("=", 1) for text in settings.stream_budget)
+    budget = parse_budget(own[name]) if name in own else settings.budget
     return {
         "budget_tokens": budget.tokens if budget is not None else None,
         "budget_bytes": budget.nbytes if budget is not None else None,
@@ -160,12 +178,13 @@ def _options(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _restored(name: str, runtime: Runtime, settings: Settings) -> Restored | None:
+def _restored(
+    name: str, runtime: Runtime, folder: Path | None, options: dict[str, Any]
+) -> Restored | None:
     """The newest good memory of a stream; None where none was ever saved."""
-    folder = settings.snapshots
     if folder is None or not folder.is_dir() or not newest_first(folder, name):
         return None
-    restored = restore_session(runtime, folder, name, None, _options(settings))
+    restored = restore_session(runtime, folder, name, None, options)
     log.info(
         "%s: goes on from %s, %d frames until %.1f s",
         name,

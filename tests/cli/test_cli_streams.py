@@ -120,6 +120,33 @@ def test_the_stream_that_does_not_fit_is_named(
     ), stderr
 
 
+def test_streams_have_budgets_of_their_own(
+    random_bundle: Path, cli: Cli, videos: list[Path]
+) -> None:
+    args = ("run", *videos, "--bundle", random_bundle, "--budget", 128, *BRIEF)
+    code, stdout, _ = cli(*args, "--stream-budget", "yard=64", "--stream-budget", "hall=1MiB")
+    assert code == 0
+    budgets = [told["memory"]["budget_rows"] for told in documents(stdout, "summary")]
+    # Ten layers, two heads of 16 in fp32, keys and values: 2,560 bytes a token.
+    assert budgets == [128, 64, (1 << 20) // 2560]
+
+
+@pytest.mark.parametrize("text", ["attic=64", "64", "=64"])
+def test_a_budget_of_no_stream(
+    random_bundle: Path, cli: Cli, videos: list[Path], text: str
+) -> None:
+    code, _, stderr = cli("run", *videos[:2], "--bundle", random_bundle, "--stream-budget", text)
+    assert (code, stderr) == (
+        2,
+        f"error: a budget is of no stream: required NAME=BUDGET, NAME door or yard, "
+        f"found '{text}'\n",
+    )
+    code, _, stderr = cli(
+        "run", *videos[:2], "--bundle", random_bundle, "--stream-budget", "door=x"
+    )
+    assert (code, stderr.startswith("error: unknown budget: required tokens")) == (2, True)
+
+
 def test_a_stream_without_questions_runs_to_its_end(
     random_bundle: Path, cli: Cli, videos: list[Path]
 ) -> None:
