@@ -118,11 +118,24 @@ def test_out_of_device_memory_for_a_session(
     build()
     runtime = Runtime(bundle, TensorRTBackend(device, tensorrt))
     before = cuda.used_bytes
-    cuda.total_bytes = before + 1_000_000
+    # Ten layers and a spare, keys and values of 269 rows, 2 heads of 64, in float32.
+    slabs = 11 * 2 * 269 * 2 * 64 * 4
+    cuda.total_bytes = before + slabs - 1
     with pytest.raises(BudgetError) as caught:
         runtime.session(**SESSION, reserve_tokens=RESERVE)
-    # Keys of 269 rows, 2 heads of 64, in float32.
-    assert str(caught.value).startswith("cuda:0 is out of memory: required 137,728 bytes more, ")
+    assert str(caught.value).startswith(
+        f"the memory of the stream does not fit cuda:0: required {slabs:,} bytes (slabs "
+    )
+    assert str(caught.value).endswith(
+        f"found {slabs - 1:,} free. Lower budgets or chunk_frames, or leave a stream out, "
+        "or end other programs"
+    )
+    assert cuda.used_bytes == before
+    # Slabs fit, and what is staged for the engines does not.
+    cuda.total_bytes = before + slabs + 1000
+    with pytest.raises(BudgetError) as caught:
+        runtime.session(**SESSION, reserve_tokens=RESERVE)
+    assert str(caught.value).startswith("cuda:0 is out of memory: required ")
     assert str(caught.value).endswith(
         f" free of {cuda.total_bytes:,}. Lower the budget, chunk_frames or the number of streams "
         "(hermes-edge plan adds them up), or end other programs"

@@ -270,10 +270,24 @@ def whole(folder: Path) -> None:
             256,
             1_000_000,
             7,
+            r"the memory of demo does not fit cuda:0: required 11,680,768 bytes \(.+\), found .+",
+        ),
+        (
+            whole,
+            256,
+            12_000_000,
+            7,
             r"cuda:0 is out of memory: required [\d,]+ bytes more, found .+",
         ),
     ],
-    ids=["truncated", "other TensorRT", "other machine", "larger session", "no memory"],
+    ids=[
+        "truncated",
+        "other TensorRT",
+        "other machine",
+        "larger session",
+        "no memory",
+        "no staging",
+    ],
 )
 def test_plans_that_cannot_serve_a_stream_end_it_with_one_line(
     build: BuildVerb,
