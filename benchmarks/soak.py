@@ -71,7 +71,7 @@ class Server:
 
 def main(
     frames: Annotated[int, typer.Option(help="Frames to be encoded.")] = 100_000,
-    fps: Annotated[int, typer.Option(help="Of the source, and of the memory.")] = 40,
+    fps: Annotated[int, typer.Option(help="Of the source, and of the memory.")] = 60,
     cycle: Annotated[float, typer.Option(help="Seconds from trouble to trouble.")] = 60.0,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write all samples here.")
@@ -158,8 +158,8 @@ def _trouble(server: Server, done: threading.Event, cycle_s: float) -> None:
         (0.2, lambda: server.signal(signal.SIGSTOP)),
         (0.04, lambda: server.signal(signal.SIGCONT)),
         (0.2, lambda: server.start(pace=0.3)),
-        (0.2, server.start),
-        (0.11, lambda: None),
+        (0.1, server.start),
+        (0.21, lambda: None),
     )
     while True:
         for share, step in steps:
