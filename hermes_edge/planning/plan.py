@@ -18,7 +18,6 @@ from hermes_edge.runtime.limits import (
     DEFAULT_WORKSPACE_BYTES,
     check_budget,
     check_counts,
-    most_budget,
 )
 from hermes_edge.spec import PRECISION_BYTES, MemorySpec, Precision, Quantization
 
@@ -123,20 +122,16 @@ def make_plan(subject: Subject, device: Device, wish: Wish) -> Plan:
 
 
 def _check(subject: Subject, wish: Wish) -> None:
-    check_counts(wish.chunk_frames, wish.reserve_tokens)
-    counts = {
-        "streams": wish.streams,
-        "frame width": wish.frame_width,
-        "frame height": wish.frame_height,
-    }
-    for name, value in counts.items():
-        if value < 1:
-            raise SettingsError(f"{name} is out of range", required="at least 1", found=value)
+    counts = {"frame width": wish.frame_width, "frame height": wish.frame_height}
+    check_counts(
+        chunk_frames=wish.chunk_frames,
+        reserve_tokens=wish.reserve_tokens,
+        streams=wish.streams,
+        **counts,
+    )
     if not 0 < wish.fps < 1000:
         raise SettingsError("fps is out of range", required="above 0, below 1000", found=wish.fps)
-    memory = _memory(subject, wish)
-    rows = (memory.prefix_rows, memory.chunk_rows, memory.reserve_rows)
-    check_budget(wish.budget_tokens, memory.chunk_rows, most_budget(subject.decoder, *rows))
+    check_budget(subject.decoder, _memory(subject, wish))
 
 
 def _memory(subject: Subject, wish: Wish) -> MemorySpec:
