@@ -156,11 +156,12 @@ def read_manifest(bundle: Path) -> Manifest:
     path = bundle / MANIFEST_NAME
     try:
         document: Any = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
+        found = "a file" if bundle.exists() else "no such folder"
         raise BundleError(
             f"{bundle} is not a bundle",
             required=f"a folder with {MANIFEST_NAME}",
-            found="a folder without it" if bundle.is_dir() else "no such folder",
+            found="a folder without it" if bundle.is_dir() else found,
             fix="Make one with: hermes-edge export CHECKPOINT -o BUNDLE",
         ) from None
     except OSError as error:

@@ -40,7 +40,7 @@ class Quantization:
     block: int | None
 
     def __str__(self) -> str:
-        return f"int{self.bits}" + (f", blocks of {self.block}" if self.block else "")
+        return f"int{self.bits}" + (f", blocks of {self.block}" if self.block is not None else "")
 
     def divides(self, decoder: DecoderSpec) -> bool:
         """Whether every matrix is whole blocks."""

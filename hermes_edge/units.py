@@ -60,18 +60,21 @@ def parse_time(text: str) -> float:
     raise SettingsError("unknown time", required=TIME_FORM, found=repr(text))
 
 
-def parse_bytes(text: str, name: str) -> int:
-    """``64MiB`` to bytes.
+def parse_bytes(text: str, name: str, *, zero: bool = False) -> int:
+    """``64MiB`` to bytes; with ``zero`` also ``0``, with or without a unit.
 
     Raises:
         SettingsError: another form; ``name`` says what of.
     """
+    if zero and re.fullmatch(r"0(?:\.0+)?\s*(?:KiB|MiB|GiB)?", text.strip(), re.I):
+        return 0
     try:
         nbytes = parse_budget(text).nbytes
     except SettingsError:
         nbytes = None
     if nbytes is None:
-        raise SettingsError(f"unknown {name}", required=BYTES_FORM, found=repr(text))
+        form = f"0, or {BYTES_FORM}" if zero else BYTES_FORM
+        raise SettingsError(f"unknown {name}", required=form, found=repr(text))
     return nbytes
 
 

@@ -95,7 +95,7 @@ def plan(
             f"{subject.name} does not fit {made.device.name}",
             required=f"{size(made.needed_bytes)} and {made.load:.0%} of its time",
             found=f"{size(made.device.memory_bytes)}",
-            fix=f"Turn: {', or '.join(made.knobs)}",
+            fix=f"Turn: {_knobs(made)}",
         )
 
 
@@ -108,7 +108,7 @@ def _device(name: str, reserve: str | None) -> Device:
     device = measured_device() if name == _THIS else find_device(name)
     if reserve is None:
         return device
-    return replace(device, reserve_bytes=parse_bytes(reserve, "--reserve"))
+    return replace(device, reserve_bytes=parse_bytes(reserve, "--reserve", zero=True))
 
 
 def _budget_tokens(text: str | None, subject: Subject, chunk: int, reserve: int) -> int:
@@ -130,11 +130,24 @@ def _frame_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+def _knobs(made: Plan) -> str:
+    from hermes_edge.planning.knobs import memory_knobs, time_knob
+
+    memory = ", or ".join(memory_knobs(made))
+    return "; and ".join(part for part in (memory, time_knob(made)) if part)
+
+
 def _document(made: Plan) -> dict[str, object]:
+    from hermes_edge.planning.knobs import memory_knobs, time_knob
+
     return {
         "model": made.subject.name,
         "precision": made.subject.precision,
         "quantization": str(made.subject.quantization) if made.subject.quantization else None,
+        "prefix": {
+            "tokens": made.subject.prefix_tokens,
+            "assumed": made.subject.prefix_assumed,
+        },
         "device": asdict(made.device),
         "wish": asdict(made.wish),
         "bytes": {share.name: share.nbytes for share in made.shares},
@@ -143,7 +156,7 @@ def _document(made: Plan) -> dict[str, object]:
         "floor_ms": {stage.name: stage.floor.ms for stage in made.stages},
         "load": made.load,
         "fits": made.fits,
-        "knobs": list(made.knobs),
+        "knobs": {"memory": list(memory_knobs(made)), "time": time_knob(made)},
     }
 
 
@@ -175,5 +188,9 @@ def _print(made: Plan) -> None:
     stdout().print(
         f"The embedding table ({size(made.subject.table_bytes)}) is read row by row from its file."
     )
+    if made.subject.prefix_assumed:
+        stdout().print(
+            f"No tokenizer is there to tell the prefix: {made.subject.prefix_tokens} rows, assumed."
+        )
     if made.fits:
         stdout().print("It fits.", style="green")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Protocol
 
+from hermes_edge.arguments import check_text, whole
 from hermes_edge.contract import GraphName
 from hermes_edge.engines.base import Engine
 from hermes_edge.engines.bundle import Bundle
@@ -16,6 +17,8 @@ from hermes_edge.errors import SettingsError
 
 BackendName = Literal["onnxruntime", "tensorrt"]
 BACKEND_NAMES: tuple[BackendName, ...] = ("onnxruntime", "tensorrt")
+# More than any machine has cores; ONNX Runtime starts as many as it is told.
+_MOST_THREADS = 1024
 
 
 class Backend(Protocol):
@@ -72,10 +75,12 @@ def open_backend(device: str, backend: str, threads: int = 0) -> Backend:
         threads: of ONNX Runtime; 0 is one per core.
 
     Raises:
-        SettingsError: an unknown name, or TensorRT on the CPU.
+        SettingsError: an unknown name, a number of threads that cannot be, or TensorRT on the CPU.
         DependencyError: a package of the backend is not installed.
         EngineError: there is no such GPU.
     """
+    check_text(device=device)
+    threads = whole("threads", threads, least=0, most=_MOST_THREADS)
     if backend not in BACKEND_NAMES:
         raise SettingsError(
             "unknown backend", required=" or ".join(BACKEND_NAMES), found=repr(backend)

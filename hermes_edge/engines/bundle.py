@@ -85,14 +85,14 @@ class EmbeddingTable:
             QuestionError: an id lies outside the vocabulary.
             BundleError: the file has been cut short since it was opened.
         """
-        ids = np.asarray(token_ids, dtype=np.int64)
-        outside = ids[(ids < 0) | (ids >= self._vocabulary)]
-        if len(outside):
+        outside = [token for token in token_ids if not 0 <= token < self._vocabulary]
+        if outside:
             raise QuestionError(
                 "token id outside the vocabulary",
                 required=f"0 to {self._vocabulary - 1}",
                 found=int(outside[0]),
             )
+        ids = np.asarray(token_ids, dtype=np.int64)
         rows = np.empty((len(ids), self._width), self._dtype)
         # As bytes: bfloat16 has no buffer to read into (ml_dtypes 0.6).
         for row, token in zip(rows.view(np.uint8), ids.tolist(), strict=True):

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from hermes_edge.errors import CheckpointError
 from hermes_edge.export.checkpoint import Checkpoint
 from hermes_edge.export.config import read_json_object
+from hermes_edge.export.headers import Headers
 from hermes_edge.manifest import CHAT_TEMPLATE_NAME, TOKENIZER_NAME
 
 _END_OF_TURN = "<|im_end|>"
@@ -24,7 +25,7 @@ class TextFacts:
     eos_token_ids: tuple[int, ...]
 
 
-def write_text_files(checkpoint: Checkpoint, target: Path) -> TextFacts:
+def write_text_files(checkpoint: Checkpoint | Headers, target: Path) -> TextFacts:
     """Write ``tokenizer.json`` and ``chat_template.jinja`` where the checkpoint has them.
 
     Raises:
@@ -68,7 +69,7 @@ def _tokenizer(folder: Path) -> Any:
     return None
 
 
-def _check_fit(checkpoint: Checkpoint, tokenizer: Any) -> None:
+def _check_fit(checkpoint: Checkpoint | Headers, tokenizer: Any) -> None:
     vocabulary = checkpoint.config.decoder.vocabulary
     video = checkpoint.config.video_token_id
     problem = f"the tokenizer of {checkpoint.folder} does not fit its model"

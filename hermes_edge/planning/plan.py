@@ -6,7 +6,7 @@ Times are floors: the device's peak rate or bandwidth, whichever is slower; no e
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from hermes_edge.bench.figures import Floor, RateFigures
 from hermes_edge.bench.floors import decoder_floor, vision_floor
@@ -18,20 +18,13 @@ from hermes_edge.runtime.limits import (
     DEFAULT_WORKSPACE_BYTES,
     check_budget,
     check_counts,
-    most_budget,
 )
-from hermes_edge.spec import PRECISION_BYTES, MemorySpec, Precision, Quantization
+from hermes_edge.spec import PRECISION_BYTES, MemorySpec
 
 QUESTION_TOKENS = 32
-_FORMS: tuple[tuple[str, Precision, Quantization | None], ...] = (
-    ("--dtype fp16", "fp16", None),
-    ("--dtype int8 --compute fp16", "fp16", Quantization(8, None)),
-    ("--dtype int4 --compute fp16", "fp16", Quantization(4, 32)),
-)
 # Python, numpy, OpenCV, tokenizers and ONNX Runtime, less hermes-tiny's weights and slabs:
 # `hermes-edge demo` on x86_64 (README.md). A shared memory holds them too.
 _PROCESS_BYTES = 136 << 20
-_PER_STREAM = ("slabs", "spare slabs", "waiting frames")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +71,6 @@ class Plan:
 
     Attributes:
         load: share of the device's time that the streams' frames take at best.
-        knobs: what to turn where something does not fit, the least harm first.
     """
 
     subject: Subject
@@ -88,7 +80,6 @@ class Plan:
     shares: tuple[Share, ...]
     stages: tuple[Stage, ...]
     load: float
-    knobs: tuple[str, ...]
 
     @property
     def needed_bytes(self) -> int:
@@ -115,28 +106,23 @@ def make_plan(subject: Subject, device: Device, wish: Wish) -> Plan:
     """
     _check(subject, wish)
     memory = _memory(subject, wish)
-    shares = _shares(subject, device, wish, memory)
+    shares = share_out(subject, device, wish)
     stages, frame_ms = _stages(subject, device, wish, memory)
     load = wish.streams * wish.fps * frame_ms / 1000
-    plan = Plan(subject, device, wish, memory, shares, stages, load, ())
-    return replace(plan, knobs=tuple(_knobs(plan)))
+    return Plan(subject, device, wish, memory, shares, stages, load)
 
 
 def _check(subject: Subject, wish: Wish) -> None:
-    check_counts(wish.chunk_frames, wish.reserve_tokens)
-    counts = {
-        "streams": wish.streams,
-        "frame width": wish.frame_width,
-        "frame height": wish.frame_height,
-    }
-    for name, value in counts.items():
-        if value < 1:
-            raise SettingsError(f"{name} is out of range", required="at least 1", found=value)
+    counts = {"frame width": wish.frame_width, "frame height": wish.frame_height}
+    check_counts(
+        chunk_frames=wish.chunk_frames,
+        reserve_tokens=wish.reserve_tokens,
+        streams=wish.streams,
+        **counts,
+    )
     if not 0 < wish.fps < 1000:
         raise SettingsError("fps is out of range", required="above 0, below 1000", found=wish.fps)
-    memory = _memory(subject, wish)
-    rows = (memory.prefix_rows, memory.chunk_rows, memory.reserve_rows)
-    check_budget(wish.budget_tokens, memory.chunk_rows, most_budget(subject.decoder, *rows))
+    check_budget(subject.decoder, _memory(subject, wish))
 
 
 def _memory(subject: Subject, wish: Wish) -> MemorySpec:
@@ -150,8 +136,10 @@ def _slice_rows(subject: Subject, wish: Wish, memory: MemorySpec) -> int:
     return min(rows, memory.chunk_rows)
 
 
-def _shares(subject: Subject, device: Device, wish: Wish, memory: MemorySpec) -> tuple[Share, ...]:
+def share_out(subject: Subject, device: Device, wish: Wish) -> tuple[Share, ...]:
+    """What holds bytes of the device; they need not fit."""
     decoder, precision, streams = subject.decoder, subject.precision, wish.streams
+    memory = _memory(subject, wish)
     each = "" if streams == 1 else f" x {streams} streams"
     workspace = _workspace(subject, wish, memory)
     rows = f"{memory.capacity_rows:,} rows x {decoder.kv_bytes_per_token(precision):,} B"
@@ -216,44 +204,3 @@ def _stages(
         Stage("each further token", forward(1)),
     )
     return stages, chunk_ms / wish.chunk_frames
-
-
-def _knobs(plan: Plan) -> list[str]:
-    subject, wish, memory = plan.subject, plan.wish, plan.memory
-    knobs = []
-    if plan.left_bytes < 0:
-        # Slabs and spare of one budget token over all streams.
-        decoder = subject.decoder
-        token = wish.streams * 2 * (decoder.layers + 1) * decoder.row_bytes(subject.precision)
-        budget = wish.budget_tokens + plan.left_bytes // token
-        if budget >= memory.chunk_rows:
-            knobs.append(f"--budget {budget}")
-        options = _smaller_export(plan)
-        if options is not None:
-            knobs.append(f"an export with {options}")
-        streams = _most_streams(plan)
-        if 0 < streams < wish.streams:
-            knobs.append(f"--streams {streams}")
-        if not knobs:
-            knobs.append("a smaller model or a larger device: the weights alone are too much")
-    if plan.load > 1:
-        knobs.append(f"--fps {wish.fps / plan.load:.2g} at most")
-    return knobs
-
-
-def _smaller_export(plan: Plan) -> str | None:
-    """The options of the largest export that would fit; None where none would."""
-    for options, precision, quantization in _FORMS:
-        subject = plan.subject.exported_as(precision, quantization)
-        if quantization is not None and not quantization.divides(subject.decoder):
-            continue
-        shares = _shares(subject, plan.device, plan.wish, plan.memory)
-        if sum(share.nbytes for share in shares) <= plan.device.memory_bytes:
-            return options
-    return None
-
-
-def _most_streams(plan: Plan) -> int:
-    each = sum(s.nbytes for s in plan.shares if s.name in _PER_STREAM) // plan.wish.streams
-    others = plan.needed_bytes - plan.wish.streams * each
-    return max((plan.device.memory_bytes - others) // each, 0)

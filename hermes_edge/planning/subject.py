@@ -9,11 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
-from hermes_edge.errors import DependencyError, SettingsError
+from hermes_edge.errors import BundleError, CheckpointError, DependencyError, SettingsError
 from hermes_edge.manifest import MANIFEST_NAME, TOKENIZER_NAME, Manifest, read_manifest
 from hermes_edge.runtime.text import TextCodec
 from hermes_edge.spec import PRECISION_BYTES, DecoderSpec, Precision, Quantization, VisionSpec
+
+if TYPE_CHECKING:
+    from hermes_edge.export.headers import Headers
 
 _DEFAULT_CHUNK_FRAMES = 16
 # Of LLaVA-OneVision's template with its default system text, where no tokenizer tells.
@@ -35,6 +40,7 @@ class Subject:
     Attributes:
         quantization: of the decoder's matrices.
         prefix_tokens: of the system text, which every memory keeps.
+        prefix_assumed: whether no tokenizer told them.
         vision_bytes: of the tower's and the projector's weights; 0 for a model that cannot see.
         table_bytes: of the embedding table, which is read row by row from its file.
         static_decode: whether a further token reads whole slabs.
@@ -50,6 +56,7 @@ class Subject:
     decoder_bytes: int
     vision_bytes: int
     table_bytes: int
+    prefix_assumed: bool = False
     static_decode: bool = False
 
     @property
@@ -86,12 +93,15 @@ def open_subject(
 
     Raises:
         BundleError, CheckpointError: it is damaged, or a model that cannot be exported.
-        SettingsError: a precision that a bundle does not have, or a missing ``tokens_per_frame``.
+        SettingsError: a precision that a bundle does not have, or ``tokens_per_frame`` that is
+            missing or not the model's.
         DependencyError: a checkpoint, without the packages of the export.
     """
     folder = Path(source).expanduser()
     if (folder / MANIFEST_NAME).is_file():
-        return _of_bundle(folder, read_manifest(folder), precision, quantization)
+        manifest = read_manifest(folder)
+        _check_tokens(manifest.model_id, tokens_per_frame, manifest.tokens_per_frame)
+        return _of_bundle(folder, manifest, precision, quantization)
     if find_spec("transformers") is None:
         raise DependencyError(
             "a checkpoint's configuration is read with transformers",
@@ -116,9 +126,6 @@ def _of_bundle(
             found=_name(precision, quantization),
             fix="Leave --dtype out, or plan its checkpoint",
         )
-    prefix = _DEFAULT_PREFIX_TOKENS
-    if (folder / TOKENIZER_NAME).is_file():
-        prefix = len(TextCodec.open(folder, manifest.video_token).prefix_ids(None))
     subject = _subject(
         manifest.model_id,
         manifest.decoder,
@@ -126,9 +133,39 @@ def _of_bundle(
         manifest.precision,
         manifest.quantization,
         Frames(manifest.tokens_per_frame, manifest.chunk_frames),
-        prefix,
+        _prefix_tokens(folder, manifest.video_token),
     )
     return replace(subject, static_decode=manifest.static_decode)
+
+
+def _check_tokens(name: str, given: int | None, own: int) -> None:
+    if given is not None and given != own:
+        raise SettingsError(
+            f"--tokens-per-frame does not fit {name}", required=f"{own}, or none given", found=given
+        )
+
+
+def _prefix_tokens(folder: Path, video_token: str | None) -> int | None:
+    """As of a session's default system text; None where a bundle's folder has no tokenizer."""
+    if not (folder / TOKENIZER_NAME).is_file():
+        return None
+    return len(TextCodec.open(folder, video_token).prefix_ids(None))
+
+
+def _exported_prefix_tokens(headers: Headers) -> int | None:
+    """The same of a checkpoint, by the files that an export would write."""
+    from hermes_edge.export.tokenizer import write_text_files
+
+    with TemporaryDirectory(prefix="hermes-edge-") as folder:
+        facts = write_text_files(headers, Path(folder))
+        try:
+            return _prefix_tokens(Path(folder), facts.video_token)
+        except BundleError as error:
+            raise CheckpointError(
+                f"the text files of {headers.model_id} cannot be used",
+                required="a tokenizer, and a chat template with one video",
+                found=error.problem if error.found is None else error.found,
+            ) from None
 
 
 def _name(precision: Precision, quantization: Quantization | None) -> str:
@@ -148,6 +185,8 @@ def _of_checkpoint(
     if quantization is not None:
         check_quantization(quantization, headers.config.decoder, precision)
     vision = headers.config.vision
+    if vision is not None:
+        _check_tokens(headers.model_id, tokens_per_frame, vision.tokens_per_frame)
     tokens = vision.tokens_per_frame if vision is not None else tokens_per_frame
     if tokens is None or tokens < 1:
         raise SettingsError(
@@ -162,7 +201,7 @@ def _of_checkpoint(
         precision,
         quantization,
         Frames(tokens, _DEFAULT_CHUNK_FRAMES),
-        _DEFAULT_PREFIX_TOKENS,
+        _exported_prefix_tokens(headers),
     )
 
 
@@ -173,7 +212,7 @@ def _subject(
     precision: Precision,
     quantization: Quantization | None,
     frames: Frames,
-    prefix_tokens: int,
+    prefix_tokens: int | None,
 ) -> Subject:
     size, width = PRECISION_BYTES[precision], decoder.embedding_width
     weights = 0
@@ -187,7 +226,8 @@ def _subject(
         precision=precision,
         quantization=quantization,
         frames=frames,
-        prefix_tokens=prefix_tokens,
+        prefix_tokens=_DEFAULT_PREFIX_TOKENS if prefix_tokens is None else prefix_tokens,
+        prefix_assumed=prefix_tokens is None,
         decoder_bytes=decoder.weight_bytes(precision, quantization),
         vision_bytes=weights,
         table_bytes=decoder.vocabulary * width * size,

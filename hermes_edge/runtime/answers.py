@@ -5,11 +5,13 @@ Everything runs in scratch rows and is forgotten at the end, so the memory is bi
 
 from __future__ import annotations
 
+import reprlib
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from hermes_edge.arguments import whole_numbers
 from hermes_edge.engines import EmbeddingTable
 from hermes_edge.engines.views import Array
 from hermes_edge.errors import QuestionError
@@ -169,7 +171,14 @@ def question_ids(question: str | Sequence[int], codec: TextCodec | None) -> list
         QuestionError: it is empty, not text, or text where there is no tokenizer.
     """
     if not isinstance(question, str):
-        ids = [*question]
+        found = whole_numbers(question)
+        if found is None:
+            raise QuestionError(
+                "the question is neither text nor token ids",
+                required="text, or a list of whole numbers",
+                found=reprlib.repr(question),
+            )
+        ids = [*found]
     elif codec is None:
         raise QuestionError("this bundle has no tokenizer", required="token ids", found="text")
     else:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from hermes_edge.contract import DType
 from hermes_edge.engines import Device, Engine, View
 from hermes_edge.engines.views import Array
 from hermes_edge.errors import SourceError
@@ -108,14 +109,19 @@ class FrameEncoder:
         return np.concatenate(tokens)
 
 
-def checked_tokens(visual_tokens: Array, shape: tuple[int, int]) -> Array:
-    """Visual tokens [F*N, E] that a caller has encoded; ``shape`` is (N, E).
+def checked_tokens(visual_tokens: Array, shape: tuple[int, int], dtype: DType) -> Array:
+    """Visual tokens [F*N, E] that a caller has encoded, as ``dtype``; ``shape`` is (N, E).
 
     Raises:
-        SourceError: another shape or dtype, or values that are not finite.
+        SourceError: another shape or dtype, or values that are not finite in ``dtype``.
     """
     count, width = shape
-    tokens = np.asarray(visual_tokens)
+    try:
+        tokens = np.asarray(visual_tokens)
+    except ValueError as error:
+        raise SourceError(
+            "visual tokens are no array", required="floating point", found=str(error)
+        ) from None
     fits = tokens.ndim == 2 and tokens.shape[1] == width and len(tokens) % count == 0
     # numpy does not count bfloat16 among its own.
     floating = np.issubdtype(tokens.dtype, np.floating) or tokens.dtype == np.dtype("bfloat16")
@@ -125,18 +131,30 @@ def checked_tokens(visual_tokens: Array, shape: tuple[int, int]) -> Array:
             required=f"floating point [F*{count}, {width}], F at least 1",
             found=f"{tokens.dtype} {list(tokens.shape)}",
         )
-    if not np.isfinite(tokens).all():
-        raise SourceError("visual tokens that are not finite", fix="Check the encoder")
-    return tokens
+    # Checked behind the cast: what is too large for the rows becomes infinite in it.
+    with np.errstate(over="ignore", invalid="ignore"):
+        rows = tokens.astype(dtype, copy=False)
+    finite = np.isfinite(rows)
+    if not finite.all():
+        raise SourceError(
+            "visual tokens that are not finite",
+            required=f"finite numbers of {dtype}",
+            found=f"{float(tokens[~finite][0]):g}",
+            fix="Check the encoder",
+        )
+    return rows
 
 
 def frame_times(at: float | Sequence[float], count: int) -> list[float]:
     """Seconds of ``count`` frames, from one time for all of them or one for each.
 
     Raises:
-        SourceError: another number of times.
+        SourceError: another number of times, or something else than numbers.
     """
-    given = np.asarray(at, dtype=np.float64)
+    try:
+        given = np.asarray(at, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise SourceError("a time is not a number", required="seconds", found=repr(at)) from None
     times = np.full(count, given) if given.ndim == 0 else given
     if times.shape != (count,):
         raise SourceError("wrong number of times", required=count, found=times.size)

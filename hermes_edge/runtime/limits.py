@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from hermes_edge.arguments import optional_whole
 from hermes_edge.engines import Bundle
 from hermes_edge.engines.trt.profiles import Limits
-from hermes_edge.errors import BudgetError, SettingsError
+from hermes_edge.errors import BudgetError
 from hermes_edge.manifest import TOKENIZER_NAME, Manifest
 from hermes_edge.runtime.chunks import ChunkShape, slice_rows_for
 from hermes_edge.runtime.probes import most_probe_rows
@@ -16,17 +17,18 @@ DEFAULT_WORKSPACE_BYTES = 64 << 20
 _DEFAULT_BUDGET_TOKENS = 4000
 # Of a system text, where the bundle has no tokenizer to tell.
 _MOST_PREFIX_TOKENS = 64
+# What makes room, by the rows of prefix, chunk and reserve.
+_TAKERS = ("Shorten the system text or prefix_ids", "Lower chunk_frames", "Lower reserve_tokens")
 
 
-def check_counts(chunk_frames: int | None, reserve_tokens: int) -> None:
-    """Refuse a chunk or a reserve of nothing.
+def check_counts(**counts: int | None) -> None:
+    """Refuse a count of nothing, by its name.
 
     Raises:
         SettingsError: one is below 1.
     """
-    for name, value in (("chunk_frames", chunk_frames), ("reserve_tokens", reserve_tokens)):
-        if value is not None and value < 1:
-            raise SettingsError(f"{name} is out of range", required="at least 1", found=value)
+    for name, value in counts.items():
+        optional_whole(name, value, least=1)
 
 
 def most_budget(decoder: DecoderSpec, prefix_rows: int, chunk_rows: int, reserve_rows: int) -> int:
@@ -52,16 +54,28 @@ def budget_rows(manifest: Manifest, tokens: int | None, nbytes: int | None, most
     return default_budget(most) if tokens is None else tokens
 
 
-def check_budget(budget: int, chunk_rows: int, most: int) -> None:
+def check_budget(decoder: DecoderSpec, memory: MemorySpec) -> None:
     """Refuse a budget that no session can have.
 
     Raises:
         BudgetError: it is smaller than a chunk, or larger than the positions allow.
     """
-    if budget < chunk_rows:
+    budget, rows = memory.budget_rows, (memory.prefix_rows, memory.chunk_rows, memory.reserve_rows)
+    most = most_budget(decoder, *rows)
+    if most < memory.chunk_rows:
+        # Of a chunk there are two, the open one and the least budget.
+        takers = dict(zip(_TAKERS, (rows[0], 2 * rows[1], rows[2]), strict=True))
+        raise BudgetError(
+            "nothing is left for the budget",
+            required="prefix, reserve, open chunk and a budget of at least a chunk within "
+            f"{decoder.max_positions} positions",
+            found="prefix {}, chunk {}, reserve {}".format(*rows),
+            fix=max(takers, key=takers.__getitem__),
+        )
+    if budget < memory.chunk_rows:
         raise BudgetError(
             "the budget is smaller than a chunk",
-            required=f"at least {chunk_rows} tokens",
+            required=f"at least {memory.chunk_rows} tokens",
             found=budget,
             fix="Raise the budget or lower chunk_frames",
         )
@@ -87,7 +101,9 @@ def session_limits(
         SettingsError: an empty chunk or reserve.
         BudgetError: the budget is below one chunk, or does not fit the model's positions.
     """
-    check_counts(chunk_frames, reserve_tokens)
+    check_counts(
+        chunk_frames=chunk_frames, reserve_tokens=reserve_tokens, workspace_bytes=workspace_bytes
+    )
     manifest = bundle.manifest
     prefix = _MOST_PREFIX_TOKENS
     if (bundle.path / TOKENIZER_NAME).exists():
@@ -97,8 +113,9 @@ def session_limits(
     chunk_rows = chunk * manifest.tokens_per_frame
     most = most_budget(manifest.decoder, prefix, chunk_rows, reserve_tokens)
     budget = default_budget(most) if budget_tokens is None else budget_tokens
-    check_budget(budget, chunk_rows, most)
-    rows = MemorySpec(prefix, budget, chunk_rows, reserve_tokens).capacity_rows
+    spec = MemorySpec(prefix, budget, chunk_rows, reserve_tokens)
+    check_budget(manifest.decoder, spec)
+    rows = spec.capacity_rows
     one, both = most_probe_rows(reserve_tokens, given=True)
     shape = ChunkShape(
         tokens_per_frame=manifest.tokens_per_frame,

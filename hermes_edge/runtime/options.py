@@ -10,7 +10,7 @@ from hermes_edge.memory import make_policy
 from hermes_edge.memory.base import Policy, Scoring
 from hermes_edge.memory.hermes import Reindexing, Smoothing
 from hermes_edge.runtime.chunks import ChunkShape, slice_rows_for
-from hermes_edge.runtime.limits import check_budget, check_counts, most_budget
+from hermes_edge.runtime.limits import check_budget, check_counts
 from hermes_edge.runtime.probes import most_probe_rows
 from hermes_edge.snapshots import StreamOptions
 from hermes_edge.spec import MemorySpec
@@ -29,14 +29,19 @@ def plan_stream(options: StreamOptions, manifest: Manifest) -> StreamPlan:
     """Policy, rows and passes; nothing is allocated.
 
     Raises:
-        SettingsError: unknown policy or option, or an empty chunk or reserve.
+        SettingsError: unknown policy or option, or an empty chunk, reserve or workspace.
         BudgetError: the budget is smaller than a chunk, or larger than the positions allow.
     """
-    check_counts(options.chunk_frames, options.reserve_tokens)
+    check_counts(
+        chunk_frames=options.chunk_frames,
+        reserve_tokens=options.reserve_tokens,
+        workspace_bytes=options.workspace_bytes,
+    )
     decoder, reserve = manifest.decoder, options.reserve_tokens
     prefix_rows, budget = len(options.prefix_ids), options.budget_tokens
     chunk_rows = options.chunk_frames * manifest.tokens_per_frame
-    check_budget(budget, chunk_rows, most_budget(decoder, prefix_rows, chunk_rows, reserve))
+    spec = MemorySpec(prefix_rows, budget, chunk_rows, reserve)
+    check_budget(decoder, spec)
     policy = make_policy(
         options.policy,
         layers=decoder.layers,
@@ -48,7 +53,6 @@ def plan_stream(options: StreamOptions, manifest: Manifest) -> StreamPlan:
         reindexing=cast("Reindexing | None", options.reindexing),
         smoothing=cast("Smoothing | None", options.smoothing),
     )
-    spec = MemorySpec(prefix_rows, budget, chunk_rows, reserve)
     one_probe_rows, both_probe_rows = most_probe_rows(reserve, given=options.own_probes)
     shape = ChunkShape(
         tokens_per_frame=manifest.tokens_per_frame,

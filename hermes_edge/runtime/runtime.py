@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
+from hermes_edge.arguments import check_text, optional_whole, whole, whole_numbers
 from hermes_edge.engines import Bundle
 from hermes_edge.engines.backends import Backend, open_backend
 from hermes_edge.engines.views import Array
-from hermes_edge.errors import BundleError, SettingsError
+from hermes_edge.errors import BundleError, SettingsError, SourceError
 from hermes_edge.manifest import TOKENIZER_NAME, Manifest
 from hermes_edge.memory.base import Scoring
 from hermes_edge.memory.hermes import Reindexing, Smoothing
@@ -18,7 +22,6 @@ from hermes_edge.runtime.limits import (
     DEFAULT_WORKSPACE_BYTES,
     budget_rows,
     check_budget,
-    check_counts,
     most_budget,
 )
 from hermes_edge.runtime.options import plan_stream
@@ -30,6 +33,7 @@ from hermes_edge.runtime.session import Session
 from hermes_edge.runtime.text import TextCodec
 from hermes_edge.runtime.turns import Claim
 from hermes_edge.snapshots import StreamOptions
+from hermes_edge.spec import MemorySpec
 
 DEFAULT_RESERVE_TOKENS = 512
 
@@ -75,14 +79,17 @@ class Runtime:
             memory_bytes: limit for the slabs of all sessions together.
 
         Raises:
+            SettingsError: an argument of another type, or out of range.
             BundleError: the bundle is damaged or does not fit the contract.
             EngineError: the device cannot be used.
             DependencyError: the device's backend is not installed.
         """
+        check_text(path=str(path) if isinstance(path, Path) else path)
+        limit_bytes = optional_whole("memory_bytes", memory_bytes, least=1)
         return cls(
             Bundle.open(path, check_hashes=check_hashes),
             open_backend(device, backend, threads),
-            memory_bytes,
+            limit_bytes,
         )
 
     @property
@@ -133,18 +140,27 @@ class Runtime:
         Raises:
             BudgetError: the budget is smaller than a chunk, or larger than the positions allow, or
                 does not fit beside the other sessions.
-            SettingsError: unknown policy, or an empty chunk or reserve.
+            SettingsError: an argument of another type, an unknown policy, or an empty chunk,
+                reserve or workspace.
             BundleError: the policy needs a graph that the bundle does not have.
         """
-        check_counts(chunk_frames, reserve_tokens)
+        words = {"scoring": scoring, "reindexing": reindexing, "smoothing": smoothing}
+        given = {word: value for word, value in words.items() if value is not None}
+        check_text(name=name, policy=policy, **given)
+        chunk_frames = optional_whole("chunk_frames", chunk_frames, least=1)
+        reserve_tokens = whole("reserve_tokens", reserve_tokens, least=1)
+        workspace_bytes = whole("workspace_bytes", workspace_bytes, least=1)
+        budget_tokens = optional_whole("budget_tokens", budget_tokens)
+        budget_bytes = optional_whole("budget_bytes", budget_bytes)
         manifest = self.manifest
-        prefix = self.prefix_ids(system) if prefix_ids is None else tuple(map(int, prefix_ids))
+        prefix = self.prefix_ids(system) if prefix_ids is None else _checked_ids(prefix_ids)
         # A memory without eviction has nothing to do at the end of a chunk: fill it to the frame.
         chunk = 1 if policy == "full" else chunk_frames or manifest.chunk_frames
         chunk_rows = chunk * manifest.tokens_per_frame
         most = most_budget(manifest.decoder, len(prefix), chunk_rows, reserve_tokens)
         budget = budget_rows(manifest, budget_tokens, budget_bytes, most)
-        check_budget(budget, chunk_rows, most)
+        spec = MemorySpec(len(prefix), budget, chunk_rows, reserve_tokens)
+        check_budget(manifest.decoder, spec)
         options = StreamOptions(
             policy=policy,
             scoring=scoring,
@@ -191,9 +207,13 @@ class Runtime:
             frames: uint8 RGB [height, width, 3] of any size, at least one.
 
         Raises:
-            SourceError: a frame is not an image.
+            SourceError: there is no frame, or one is not an image.
             BundleError: the bundle has no vision graph.
         """
+        count = len(frames) if isinstance(frames, Sequence | np.ndarray) else None
+        if not count:
+            found = "none" if count == 0 else type(frames).__name__
+            raise SourceError("no frames to encode", required="a list of at least one", found=found)
         encoder = self._factory.frame_encoder(Claim(), self.manifest.chunk_frames)
         if encoder is None:
             raise BundleError("this bundle has no vision graph", fix="Export a model that sees")
@@ -215,8 +235,21 @@ class Runtime:
         Raises:
             SettingsError: the bundle has no tokenizer, or the text is not valid Unicode.
         """
+        if system is not None:
+            check_text(system=system)
         if self.codec is None:
             raise SettingsError(
                 "this bundle has no tokenizer", required="prefix_ids", found="none given"
             )
         return tuple(self.codec.prefix_ids(system))
+
+
+def _checked_ids(prefix_ids: object) -> tuple[int, ...]:
+    ids = whole_numbers(prefix_ids)
+    if ids is None:
+        raise SettingsError(
+            "prefix_ids are not token ids",
+            required="a list of whole numbers",
+            found=reprlib.repr(prefix_ids),
+        )
+    return ids

@@ -27,6 +27,7 @@ from hermes_edge.runtime.sampling import SamplingParams
 from hermes_edge.runtime.saving import take_moment
 from hermes_edge.snapshots import Saved
 from hermes_edge.snapshots.file import write_snapshot
+from hermes_edge.spec import PRECISION_DTYPE
 
 GREEDY = SamplingParams()
 
@@ -75,6 +76,7 @@ class Session:
         """
         with self._use:
             frames = self._frames()
+            (at,) = frame_times(at, 1)
             check_times([at], self._newest_s)
             frames.add(frame, at)
             self._wait_since(captured_s)
@@ -97,7 +99,8 @@ class Session:
         """
         with self._use:
             shape = (self._parts.shape.tokens_per_frame, self._parts.width)
-            tokens = checked_tokens(visual_tokens, shape)
+            precision = self._parts.manifest.precision
+            tokens = checked_tokens(visual_tokens, shape, PRECISION_DTYPE[precision])
             count = len(tokens) // self._parts.shape.tokens_per_frame
             times = frame_times(at, count)
             check_times(times, self._newest_s)

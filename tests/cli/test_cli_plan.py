@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 from hermes_edge.runtime import Runtime
 from hermes_edge.shipped import TINY_BUNDLE, TINY_CHECKPOINT
@@ -91,7 +93,7 @@ def test_bad_values(cli: Cli) -> None:
         ),
         (
             ("--device", "l4", "--reserve", "7"),
-            "unknown --reserve: required bytes such as 64MiB or 0.5GiB, found '7'",
+            "unknown --reserve: required 0, or bytes such as 64MiB or 0.5GiB, found '7'",
         ),
         (
             ("--device", "l4", "--slice-workspace", "0MiB"),
@@ -103,9 +105,62 @@ def test_bad_values(cli: Cli) -> None:
             "found --dtype fp16",
         ),
         (
+            ("--device", "l4", "--tokens-per-frame", -7),
+            "--tokens-per-frame does not fit hermes-tiny: required 16, or none given, found -7",
+        ),
+        (
             ("--device", "l4", "--dtype", "int8", "--block", 32),
             "--block says nothing here: required --dtype int4 beside it, found --dtype int8",
         ),
     ):
         code, stdout, stderr = cli("plan", TINY_BUNDLE, *SMALL, *options)
         assert (code, stdout, stderr) == (2, "", f"error: {message}\n")
+
+
+def test_a_chunk_that_leaves_nothing_for_the_budget(cli: Cli) -> None:
+    outcome = cli("plan", TINY_BUNDLE, "--device", "l4", "--chunk-frames", 1_000_000)
+    assert outcome == (
+        7,
+        "",
+        "error: nothing is left for the budget: required prefix, reserve, open chunk and a budget "
+        "of at least a chunk within 2048 positions, found prefix 13, chunk 16000000, reserve 512. "
+        "Lower chunk_frames\n",
+    )
+
+
+def test_memory_and_time_are_turned_both(cli: Cli) -> None:
+    slow = ("--device", "0.16GiB:10GB/s:0.001TFLOPS", "--streams", 30, *SMALL)
+    code, stdout, stderr = cli("plan", TINY_BUNDLE, *slow, "--json")
+    knobs = json.loads(stdout)["knobs"]
+    assert code == 7
+    assert len(knobs["memory"]) == 3
+    assert stderr.endswith(f"Turn: {', or '.join(knobs['memory'])}; and {knobs['time']}\n")
+
+
+def test_nothing_reserved(cli: Cli) -> None:
+    for zero in ("0", "0GiB", "0.0 MiB"):
+        args = ("--device", "orin-nano-8gb", *SMALL, "--reserve", zero, "--json")
+        code, stdout, _ = cli("plan", TINY_BUNDLE, *args)
+        assert (code, json.loads(stdout)["bytes"]["reserve"]) == (0, 0)
+
+
+def test_blocks_of_nothing(cli: Cli) -> None:
+    args = ("--device", "l4", "--dtype", "int4", "--block", 0)
+    assert cli("plan", TINY_CHECKPOINT, *args) == (
+        2,
+        "",
+        "error: unknown quantization: required int8, or int4 in blocks of 32 or 128, "
+        "found int4, blocks of 0\n",
+    )
+
+
+def test_a_prefix_that_nothing_tells_is_assumed(cli: Cli, tmp_path: Path) -> None:
+    shutil.copy(TINY_CHECKPOINT / "config.json", tmp_path)
+    args = ("--device", "l4", *SMALL)
+    line = "No tokenizer is there to tell the prefix: 14 rows, assumed.\n"
+    code, stdout, _ = cli("plan", tmp_path, *args)
+    assert code == 0 and line in stdout
+    code, stdout, _ = cli("plan", TINY_CHECKPOINT, *args)
+    assert code == 0 and line not in stdout
+    document = json.loads(cli("plan", tmp_path, *args, "--json")[1])
+    assert document["prefix"] == {"tokens": 14, "assumed": True}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from hermes_edge.errors import SettingsError
+from hermes_edge.errors import BundleError, SettingsError
 from hermes_edge.export.lint import Finding, lint_bundle, lint_graph, parse_target
 from hermes_edge.shipped import TINY_BUNDLE
 
@@ -115,6 +116,10 @@ def test_versions(tmp_path: Path) -> None:
     assert rules(save(path, [node("Relu")], opset=25), (11, 4)) == [
         "required opset 24 or older, found 25"
     ]
+    assert rules(save(path, [node("Relu")], opset=8), (11, 4)) == [
+        "required opset 9 or newer, found 8"
+    ]
+    assert rules(save(path, [node("Relu")], opset=9), (11, 4)) == []
 
 
 def test_other_domains_and_types(tmp_path: Path) -> None:
@@ -123,7 +128,7 @@ def test_other_domains_and_types(tmp_path: Path) -> None:
         "operators of com.microsoft are not supported"
     ]
     assert rules(save(tmp_path / "wide.onnx", [node("Relu")], dtype=TensorProto.DOUBLE)) == [
-        "tensors of type DOUBLE are not supported"
+        "tensors of type DOUBLE are not supported: the parser makes them FLOAT"
     ]
     cast = node("Cast", "x", to=TensorProto.FLOAT)
     assert rules(save(tmp_path / "bytes.onnx", [cast], dtype=TensorProto.UINT8)) == []
@@ -148,6 +153,159 @@ def test_rows_that_are_not_aligned(random_bundle: Path) -> None:
     )
 
 
+DOUBLE = "of type DOUBLE are not supported: the parser makes them FLOAT"
+
+
+def test_types_and_axes_between_the_nodes(tmp_path: Path) -> None:
+    constant = helper.make_tensor("c", TensorProto.DOUBLE, [4], [1.0] * 4)
+    nodes = [
+        node("Cast", "x", "wide", to=TensorProto.DOUBLE),
+        node("Constant", "", "c", value=constant),
+        node("Mul", "wide c", "product"),
+        node("Cast", "product", "narrow", to=TensorProto.FLOAT),
+        node("Reshape", "narrow nine", "deep"),
+        node("Reshape", "deep two", "y"),
+    ]
+    constants = {
+        "nine": np.array([1] * 7 + [-1, 4]),
+        "two": np.array([-1, 4]),
+        "unused": np.zeros([1] * 9, np.float32),
+    }
+    path = save(tmp_path / "deep.onnx", nodes, constants=constants)
+    found = {finding.node: finding.rule for finding in lint_graph(path, (10, 3))}
+    assert found == {
+        **dict.fromkeys(("wide", "c", "product"), f"tensors {DOUBLE}"),
+        **dict.fromkeys(("deep", "unused"), "required 8 axes at most, found 9"),
+    }
+
+
+@pytest.mark.parametrize("kind", ["If", "Loop", "Scan"])
+def test_bodies_of_nodes(tmp_path: Path, kind: str) -> None:
+    """A body sees the constants around it, and is judged by the same rules."""
+    value, scalar = helper.make_tensor_value_info, helper.make_tensor_value_info
+    inner = [
+        node("BitShift", "x x", "a", direction="LEFT"),
+        node("CumSum", "a axis", "b"),
+        node("Cast", "b", "out", to=TensorProto.DOUBLE),
+    ]
+    carried = {
+        "If": [],
+        "Loop": [scalar("i", TensorProto.INT64, []), scalar("go", TensorProto.BOOL, [])],
+        "Scan": [value("row", TensorProto.FLOAT, [4])],
+    }[kind]
+    outputs = [value("out", TensorProto.DOUBLE, None)]
+    if kind == "Loop":
+        inner.append(node("Identity", "go", "on"))
+        outputs.insert(0, scalar("on", TensorProto.BOOL, []))
+    body = helper.make_graph(inner, "body", carried, outputs)
+    outer = {
+        "If": node("If", "flag", "y", then_branch=body, else_branch=body),
+        "Loop": node("Loop", "n flag", "y", body=body),
+        "Scan": node("Scan", "x", "y", body=body, num_scan_inputs=1),
+    }[kind]
+    constants = {"axis": np.int64(0), "flag": np.bool_(True), "n": np.int64(2)}
+    found = rules(save(tmp_path / "body.onnx", [outer], constants=constants))
+    times = 2 if kind == "If" else 1
+    assert found.count("not in the parser's table of operators") == times
+    assert f"tensors {DOUBLE}" in found
+    assert set(found) == {"not in the parser's table of operators", f"tensors {DOUBLE}"}
+
+
+@pytest.mark.parametrize(
+    ("bad", "constants", "rule"),
+    [
+        (node("CumSum", "x"), {}, "required an input axis, found none"),
+        (node("Cast", "x"), {}, "required an attribute to, found none"),
+        (node("Resize", "x", mode=3), {}, "required an attribute mode of type STRING, found INT"),
+        (
+            node("TopK", "x e", "y i"),
+            {"e": np.empty(0, np.int64)},
+            "required one number K, found 0",
+        ),
+        (node("Attention", "x x x"), {}, "opset 20 has no such operator"),
+    ],
+)
+def test_nodes_that_are_not_whole(
+    tmp_path: Path, bad: onnx.NodeProto, constants: dict[str, Any], rule: str
+) -> None:
+    assert rules(save(tmp_path / "bad.onnx", [bad], constants=constants), (10, 16)) == [rule]
+
+
+def test_an_input_that_is_there_by_its_place_alone(tmp_path: Path) -> None:
+    bad = helper.make_node("TopK", ["x", ""], ["y", "i"])
+    assert rules(save(tmp_path / "bad.onnx", [bad])) == ["required an input K, found none"]
+
+
+@pytest.mark.parametrize(
+    ("location", "found"),
+    [
+        ("gone.data", "it is not regular file"),
+        ("../outside.data", "points outside the directory"),
+        ("short.data", "exceeds"),
+    ],
+)
+def test_scales_that_cannot_be_read(tmp_path: Path, location: str, found: str) -> None:
+    (tmp_path / "outside.data").write_bytes(bytes(16))
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "short.data").write_bytes(bytes(3))
+    bad = node("DequantizeLinear", "w s")
+    path = save(folder / "bad.onnx", [bad], constants={"w": np.zeros(4, np.int8)})
+    model = onnx.load(str(path))
+    scale = model.graph.initializer.add(name="s", data_type=TensorProto.FLOAT, dims=[4])
+    scale.data_location = TensorProto.EXTERNAL
+    scale.external_data.add(key="location", value=location)
+    scale.external_data.add(key="length", value="16")
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(BundleError) as caught:
+        lint_graph(path, (10, 3))
+    text = str(caught.value)
+    assert text.startswith(f"{path} is damaged: required the numbers of s, found ")
+    assert found in text
+    assert text.endswith(MEND)
+
+
+MEND = ". Copy the bundle again, or export it again with: hermes-edge export CHECKPOINT -o BUNDLE"
+
+
+def test_files_that_are_no_graphs(tmp_path: Path) -> None:
+    path = tmp_path / "foreign.onnx"
+    path.write_bytes(b"foreign bytes")
+    with pytest.raises(BundleError) as caught:
+        lint_graph(path, (10, 3))
+    assert str(caught.value).startswith(f"{path} is damaged: required an ONNX graph, found ")
+    assert str(caught.value).endswith(MEND)
+    with pytest.raises(BundleError, match=r"found \[ShapeInferenceError\] \(op_type:TopK, node "):
+        lint_graph(save(path, [node("TopK", "x", "y i")]), (10, 3))
+    path.write_bytes(b"")
+    assert rules(path) == ["required an opset, found none"]
+
+
+def test_any_bytes_are_findings_or_damage(random_bundle: Path, tmp_path: Path) -> None:
+    """Bytes of a real graph changed at random: no other error comes out."""
+    whole = (random_bundle / "compact.onnx").read_bytes()
+    random, damaged = np.random.default_rng(0), 0
+    for _ in range(400):
+        changed = bytearray(whole)
+        for at in random.integers(len(whole), size=int(random.integers(1, 6))):
+            changed[at] = int(random.integers(256))
+        path = tmp_path / "changed.onnx"
+        path.write_bytes(bytes(changed))
+        try:
+            lint_graph(path, (10, 3))
+        except BundleError:
+            damaged += 1
+    assert 0 < damaged < 400
+
+
+def test_a_foreign_graph_of_the_same_size(random_bundle: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(random_bundle, tmp_path / "copy"))
+    graph = copy / "score.onnx"
+    graph.write_bytes(b"?" * graph.stat().st_size)
+    with pytest.raises(BundleError, match=r"score\.onnx: required sha256 [0-9a-f]{64}, found "):
+        lint_bundle(copy, (10, 3))
+
+
 def test_targets() -> None:
     assert parse_target("tensorrt") == (10, 3)
     assert parse_target("tensorrt=10.16") == parse_target("tensorrt=10.16.1.11") == (10, 16)
@@ -158,4 +316,23 @@ def test_targets() -> None:
         parse_target("cuda")
     assert str(caught.value) == (
         "unknown target: required tensorrt, or tensorrt=10.3, found 'cuda'"
+    )
+
+
+@pytest.mark.parametrize("version", ["11.5", "11.99", "12.0", "10.17", "99999999999999999999.1"])
+def test_targets_that_nobody_knows_rules_of(version: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse_target(f"tensorrt={version}")
+    assert str(caught.value) == (
+        "the rules of this TensorRT are not known: required 10.3 to 10.16, or 11.0 to 11.4, "
+        f"found {version}"
+    )
+
+
+@pytest.mark.parametrize("text", ["tensorrt=\u0661\u0661.4", "tensorrt=10.3\n", "tensorrt=10"])
+def test_targets_of_another_form(text: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse_target(text)
+    assert str(caught.value) == (
+        f"unknown target: required tensorrt, or tensorrt=10.3, found {text!r}"
     )

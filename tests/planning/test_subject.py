@@ -21,6 +21,8 @@ def test_a_checkpoint_and_its_bundle_are_one_subject() -> None:
     assert bundle.decoder_bytes == checkpoint.decoder_bytes
     assert bundle.vision_bytes == checkpoint.vision_bytes
     assert bundle.frames.tokens == checkpoint.frames.tokens == 16
+    assert bundle.prefix_tokens == checkpoint.prefix_tokens == 13
+    assert not bundle.prefix_assumed and not checkpoint.prefix_assumed
 
 
 def test_weights_are_those_of_the_graphs() -> None:
@@ -71,4 +73,28 @@ def test_blocks_must_fit() -> None:
     assert str(caught.value) == (
         "blocks of 128 do not fit the decoder's matrices: required inputs that are multiples of "
         "128, found 192, 256, 384. Export with --block 32, or --dtype int8"
+    )
+
+
+def test_text_files_that_cannot_be_used(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(TINY_CHECKPOINT, tmp_path / "checkpoint"))
+    (folder / "chat_template.jinja").write_text("{{ messages[0]")
+    with pytest.raises(CheckpointError) as caught:
+        open_subject(str(folder))
+    text = str(caught.value)
+    assert text.startswith(
+        "the text files of checkpoint cannot be used: required a tokenizer, and a chat template "
+        "with one video, found "
+    )
+    assert "hermes-edge-" not in text
+
+
+@pytest.mark.parametrize("source", [TINY_BUNDLE, TINY_CHECKPOINT])
+def test_tokens_of_a_frame_are_the_model_s(source: Path) -> None:
+    assert open_subject(str(source), tokens_per_frame=16).frames.tokens == 16
+    with pytest.raises(SettingsError) as caught:
+        open_subject(str(source), tokens_per_frame=-7)
+    assert str(caught.value) == (
+        f"--tokens-per-frame does not fit hermes-tiny{'-checkpoint' * (source == TINY_CHECKPOINT)}"
+        ": required 16, or none given, found -7"
     )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from hermes_edge.contract import DType
 from hermes_edge.engines.views import Array
 from hermes_edge.errors import (
     BudgetError,
@@ -17,6 +19,7 @@ from hermes_edge.errors import (
     SourceError,
 )
 from hermes_edge.runtime import ProbeTokens, Runtime, SamplingParams, Session
+from hermes_edge.runtime.frames import checked_tokens
 
 VisualTokens = Callable[[int, int], Array]
 Snapshot = Callable[[Session], list[bytes]]
@@ -51,6 +54,12 @@ def session(runtime: Runtime, visual_tokens: VisualTokens) -> Session:
         ),
         ([5, 512], "token id outside the vocabulary: required 0 to 511, found 512"),
         ([-1], "token id outside the vocabulary: required 0 to 511, found -1"),
+        ([1 << 70], f"token id outside the vocabulary: required 0 to 511, found {1 << 70}"),
+        (
+            [5.5],
+            "the question is neither text nor token ids: required text, or a list of whole "
+            "numbers, found [5.5]",
+        ),
     ],
 )
 def test_questions_that_cannot_be_asked(
@@ -81,6 +90,7 @@ def test_a_question_before_any_frame(runtime: Runtime, visual_tokens: VisualToke
         (float("inf"), "time runs backwards: required at >= 3 s, found inf s"),
         ([3.5, 3.25], "time runs backwards: required at >= 3.5 s, found 3.25 s"),
         ([4.0], "wrong number of times: required 2, found 1"),
+        ("x", "a time is not a number: required seconds, found 'x'"),
     ],
 )
 def test_times_that_cannot_be(
@@ -101,6 +111,10 @@ def test_times_that_cannot_be(
 def test_frames_cannot_run_backwards_either(session: Session) -> None:
     with pytest.raises(SourceError, match="required at >= 3 s, found -1 s"):
         session.feed(np.zeros((32, 32, 3), dtype=np.uint8), -1.0)
+    at: Any = "soon"
+    with pytest.raises(SourceError) as caught:
+        session.feed(np.zeros((32, 32, 3), dtype=np.uint8), at)
+    assert str(caught.value) == "a time is not a number: required seconds, found 'soon'"
     assert session.memory().frames_seen == 2
 
 
@@ -142,17 +156,41 @@ def test_visual_tokens_of_another_shape(session: Session, tokens: Array, found: 
     )
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize(
+    ("value", "found"), [(np.nan, "nan"), (-np.inf, "-inf"), (1e300, "1e+300")]
+)
 def test_visual_tokens_that_are_not_finite(
-    session: Session, snapshot: Snapshot, value: float
+    session: Session, snapshot: Snapshot, value: float, found: str
 ) -> None:
     before = snapshot(session)
-    tokens = np.zeros((16, 64), np.float32)
+    tokens = np.zeros((16, 64))
     tokens[3, 5] = value
     with pytest.raises(SourceError) as caught:
         session.feed_tokens(tokens, 4.0)
-    assert str(caught.value) == "visual tokens that are not finite. Check the encoder"
+    assert str(caught.value) == (
+        "visual tokens that are not finite: required finite numbers of float32, "
+        f"found {found}. Check the encoder"
+    )
     assert snapshot(session) == before
+
+
+@pytest.mark.parametrize(
+    ("dtype", "most", "more"), [("float16", 65504.0, 1e5), ("bfloat16", 3e38, 3.4e38)]
+)
+def test_visual_tokens_that_a_half_precision_cannot_hold(
+    dtype: DType, most: float, more: float
+) -> None:
+    rows = checked_tokens(np.full((16, 64), most, np.float32), (16, 64), dtype)
+    assert rows.dtype == np.dtype(dtype)
+    assert np.isfinite(rows).all()
+    with pytest.raises(SourceError, match=f"required finite numbers of {dtype}, found "):
+        checked_tokens(np.full((16, 64), more, np.float32), (16, 64), dtype)
+
+
+def test_visual_tokens_that_are_no_array(session: Session) -> None:
+    ragged: Any = [[1.0], [1.0, 2.0]]
+    with pytest.raises(SourceError, match=r"^visual tokens are no array: required floating point"):
+        session.feed_tokens(ragged, 4.0)
 
 
 SMALL = "the budget is smaller than a chunk: required at least 256 tokens, found {}. Raise the "
@@ -160,6 +198,9 @@ SMALL += "budget or lower chunk_frames"
 LARGE = "the budget does not fit the model's positions: required at most 1259 tokens (positions "
 LARGE += "less prefix, chunk and reserve), found {}. Lower the budget, chunk_frames or "
 LARGE += "reserve_tokens"
+
+NOTHING = "nothing is left for the budget: required prefix, reserve, open chunk and a budget of at "
+NOTHING += "least a chunk within 2048 positions, found prefix {}, chunk {}, reserve {}. {}"
 
 
 @pytest.mark.parametrize(
@@ -185,6 +226,50 @@ LARGE += "reserve_tokens"
             SettingsError,
             "reserve_tokens is out of range: required at least 1, found -5",
         ),
+        *(
+            (
+                {"workspace_bytes": nbytes},
+                SettingsError,
+                f"workspace_bytes is out of range: required at least 1, found {nbytes}",
+            )
+            for nbytes in (0, -5)
+        ),
+        (
+            {"budget_tokens": 300.5},
+            SettingsError,
+            "budget_tokens is not a whole number: required a whole number, found 300.5",
+        ),
+        (
+            {"chunk_frames": True},
+            SettingsError,
+            "chunk_frames is not a whole number: required a whole number, at least 1, found True",
+        ),
+        *(
+            (
+                {"prefix_ids": ids},
+                SettingsError,
+                f"prefix_ids are not token ids: required a list of whole numbers, found {ids!r}",
+            )
+            for ids in ("abc", [1.5], 7)
+        ),
+        (
+            {"prefix_ids": [1] * 5000},
+            BudgetError,
+            NOTHING.format(5000, 256, 512, "Shorten the system text or prefix_ids"),
+        ),
+        (
+            {"chunk_frames": 1000, "budget_tokens": 100},
+            BudgetError,
+            NOTHING.format(21, 16000, 512, "Lower chunk_frames"),
+        ),
+        (
+            {"reserve_tokens": 1600},
+            BudgetError,
+            NOTHING.format(21, 256, 1600, "Lower reserve_tokens"),
+        ),
+        ({"system": 3}, SettingsError, "system is not text: required text, found 3"),
+        ({"policy": None}, SettingsError, "policy is not text: required text, found None"),
+        ({"scoring": 3}, SettingsError, "scoring is not text: required text, found 3"),
         (
             {"policy": "best"},
             SettingsError,
@@ -205,6 +290,50 @@ def test_sessions_that_cannot_be_made(
     with pytest.raises(kind) as caught:
         runtime.session(**options)
     assert str(caught.value) == text
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (
+            {"threads": 10**10},
+            "threads is out of range: required at least 0, at most 1024, found 10000000000",
+        ),
+        ({"threads": -1}, "threads is out of range: required at least 0, at most 1024, found -1"),
+        (
+            {"threads": 1.5},
+            "threads is not a whole number: required a whole number, at least 0, at most 1024, "
+            "found 1.5",
+        ),
+        ({"device": None}, "device is not text: required text, found None"),
+        ({"path": None}, "path is not text: required text, found None"),
+        (
+            {"memory_bytes": "2GiB"},
+            "memory_bytes is not a whole number: required a whole number, at least 1, found '2GiB'",
+        ),
+    ],
+)
+def test_runtimes_that_cannot_be_loaded(
+    random_bundle: Path, options: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Runtime.load(**{"path": random_bundle, **options})
+    assert str(caught.value) == text
+
+
+@pytest.mark.parametrize(("frames", "found"), [([], "none"), (None, "NoneType")])
+def test_no_frames_to_encode(runtime: Runtime, frames: Any, found: str) -> None:
+    with pytest.raises(SourceError) as caught:
+        runtime.encode(frames)
+    assert str(caught.value) == (
+        f"no frames to encode: required a list of at least one, found {found}"
+    )
+
+
+def test_numbers_of_numpy_are_whole_numbers(runtime: Runtime) -> None:
+    options: dict[str, Any] = {"budget_tokens": np.int64(300), "prefix_ids": np.array([1, 2])}
+    session = runtime.session(**options)
+    assert session.memory().budget_rows == 300
 
 
 def test_the_largest_budget_can_be_made(runtime: Runtime) -> None:

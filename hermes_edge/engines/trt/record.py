@@ -100,16 +100,27 @@ def read_record(folder: Path) -> BuildRecord:
     """
     path = folder / BUILD_NAME
     try:
-        return BuildRecord.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        document = json.loads(path.read_text(encoding="utf-8"))
+        return BuildRecord.model_validate(document)
     except FileNotFoundError:
         raise BundleError(
             f"{folder} has no {BUILD_NAME}",
             required="plans built by hermes-edge build",
             fix=rebuild(folder),
         ) from None
-    except (OSError, ValueError, ValidationError) as error:
-        reason = " ".join(str(error).split())
-        raise BundleError(f"{path} is damaged", found=reason, fix=rebuild(folder)) from None
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, f['loc']))}: {f['msg']}" for f in error.errors() if f["loc"]]
+        # Without a place it is the whole document.
+        found = "; ".join(faults) or type(document).__name__
+    # RecursionError: JSON may nest more deeply than Python parses.
+    except (OSError, ValueError, RecursionError) as error:
+        found = " ".join(str(error).split())
+    raise BundleError(
+        f"{path} is damaged",
+        required="what hermes-edge build writes",
+        found=found,
+        fix=rebuild(folder),
+    )
 
 
 def graph_digests(manifest: Manifest, name: GraphName) -> tuple[str, str | None]:
