@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hermes_edge.engines.cuda import CudaDevice
 
 _BUNDLES_FOLDER = Path("engines")
+_FP16 = "hermes-edge export CHECKPOINT -o BUNDLE --dtype fp16"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +116,14 @@ def check_plans(path: Path, here: Here) -> Iterator[Check]:
     except HermesEdgeError as error:
         yield _from_error(f"bundle {path.name}", "fail", error)
         return
+    if bundle.manifest.precision == "bf16":
+        yield _bf16(path, here)
     ours = device_key(here.facts) if here.missing is None else None
     engines = path / ENGINES_FOLDER
+    if engines.exists() and not engines.is_dir():
+        found = f"{engines}: required a folder of plans, found a file"
+        yield Check(name, "fail" if ours is not None else "warn", found, f"rm {engines}")
+        return
     folders = sorted(p for p in engines.iterdir() if p.is_dir()) if engines.is_dir() else []
     if not folders:
         if ours is not None:
@@ -141,6 +148,7 @@ def _check_folder(
         record = read_record(folder)
     except HermesEdgeError as error:
         # Building here would leave another machine's folder as it is.
+        ours = ours or _may_be_ours(folder.name, here)
         fix = _build(bundle.path) if ours else f"rm -r {folder}"
         return _from_error(name, "fail" if ours else "warn", error, fix)
     faults = place_faults(record.place, here.facts)
@@ -157,8 +165,34 @@ def _check_folder(
         return Check(name, "fail", f"{folder.name}: {'; '.join(faults)}", _build(bundle.path))
     if here.missing is not None:
         found = f"{folder.name}: {len(record.plans)} plans, and no {here.missing} here"
-        return Check(name, "warn", found, here.fix)
+        # Built for this very GPU, or for one that nobody can see.
+        return Check(name, "fail" if "gpu" in here.facts else "warn", found, here.fix)
     return Check(name, "pass", f"{folder.name}: {len(record.plans)} plans for this machine")
+
+
+def _may_be_ours(key: str, here: Here) -> bool:
+    """Whether a folder may be this machine's, where this machine cannot tell its own key."""
+    capability = here.facts.get("compute_capability", "").replace(".", "")
+    version, system = here.facts.get("tensorrt", ""), here.facts.get("system", "")
+    parts = key.startswith(f"sm{capability}"), f"-trt{version}" in key, key.endswith(system)
+    return here.missing is not None and all(parts)
+
+
+def _bf16(path: Path, here: Here) -> Check:
+    """ONNX Runtime's processor and GPUs before Ampere cannot compute in bf16."""
+    from hermes_edge.engines.cuda import check_precision
+
+    name, gpu = f"bf16 of {path.name}", here.facts.get("gpu", "")
+    capability = here.facts.get("compute_capability")
+    if capability is None:
+        found = "no GPU here; ONNX Runtime cannot compute in bf16 on the CPU: required a GPU of "
+        found += "compute capability 8.0 or newer"
+        return Check(name, "warn", found, _FP16)
+    try:
+        check_precision("bf16", gpu, capability)
+    except HermesEdgeError as error:
+        return _from_error(name, "fail", error, _FP16)
+    return Check(name, "pass", f"{gpu}, compute capability {capability}; not on the CPU")
 
 
 def _build(bundle: Path) -> str:

@@ -98,8 +98,7 @@ def export_checkpoint(
         StorageError: the bundle cannot be written, or something else has its name.
     """
     progress = progress or NoProgress()
-    check_opset(opset)
-    _check_options(precision, chunk_frames)
+    _check_options(precision, chunk_frames, opset)
     with stage(progress, "checkpoint"):
         checkpoint = Checkpoint.open(source)
         tokens_per_frame = _tokens_per_frame(checkpoint, tokens_per_frame)
@@ -139,7 +138,8 @@ def export_checkpoint(
     return manifest
 
 
-def _check_options(precision: str, chunk_frames: int) -> None:
+def _check_options(precision: str, chunk_frames: int, opset: int) -> None:
+    check_opset(opset)
     if precision not in PRECISION_BYTES:
         raise SettingsError(
             "unsupported precision", required=" or ".join(PRECISION_BYTES), found=precision

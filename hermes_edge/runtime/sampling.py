@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 import numpy as np
 import numpy.typing as npt
@@ -48,24 +49,41 @@ class SamplingParams:
                 "temperature",
                 self.temperature,
                 "0 (greedy) or more",
-                0 <= self.temperature < math.inf,
+                _is_real(self.temperature) and 0 <= self.temperature < math.inf,
             ),
-            ("top_p", self.top_p, "above 0 and at most 1", 0 < self.top_p <= 1),
+            (
+                "top_p",
+                self.top_p,
+                "above 0 and at most 1",
+                _is_real(self.top_p) and 0 < self.top_p <= 1,
+            ),
             (
                 "repetition_penalty",
                 self.repetition_penalty,
                 "above 0 (1 for none)",
-                0 < self.repetition_penalty < math.inf,
+                _is_real(self.repetition_penalty) and 0 < self.repetition_penalty < math.inf,
             ),
-            ("seed", self.seed, "0 or more", self.seed is None or self.seed >= 0),
+            (
+                "seed",
+                self.seed,
+                "a whole number, 0 or more",
+                self.seed is None or (isinstance(self.seed, Integral) and self.seed >= 0),
+            ),
         )
         for name, value, required, fits in ranges:
             if not fits:
-                raise SettingsError(f"{name} is out of range", required=required, found=value)
-        if isinstance(self.stop, str):
-            raise SettingsError("stop is one string", required="a tuple of strings")
+                raise SettingsError(f"{name} is out of range", required=required, found=repr(value))
+        if not isinstance(self.stop, tuple | list) or not all(
+            isinstance(text, str) for text in self.stop
+        ):
+            found = repr(self.stop)
+            raise SettingsError("stop is no tuple", required="a tuple of strings", found=found)
         if not all(self.stop):
             raise SettingsError("a stop string is empty", required="at least one character")
+
+
+def _is_real(value: object) -> bool:
+    return isinstance(value, Real)
 
 
 class Sampler:

@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from hermes_edge.manifest import read_manifest
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -50,3 +52,25 @@ def test_inspect_tells_static_decoding(static_bundle: Path, cli: Cli) -> None:
 
 def test_random_bundle_stays_small(random_bundle: Path) -> None:
     assert sum(path.stat().st_size for path in random_bundle.iterdir()) < 3_000_000
+
+
+@pytest.mark.parametrize("verb", [("verify",), ("verify", "--target", "tensorrt"), ("inspect",)])
+def test_a_file_is_no_bundle(cli: Cli, random_bundle: Path, verb: tuple[str, ...]) -> None:
+    file = random_bundle / "manifest.json"
+    code, stdout, stderr = cli(*verb, file)
+    assert (code, stdout) == (4, "")
+    # The check of a whole bundle shows its progress first.
+    assert stderr.endswith(
+        f"error: {file} is not a bundle: required a folder with manifest.json, found a file. "
+        "Make one with: hermes-edge export CHECKPOINT -o BUNDLE\n"
+    )
+
+
+def test_doctor_says_the_same_of_a_file(cli: Cli, random_bundle: Path) -> None:
+    file = random_bundle / "manifest.json"
+    code, stdout, _ = cli("doctor", "--bundle", file, "--json")
+    (check,) = (c for c in json.loads(stdout)["checks"] if c["name"] == "bundle manifest.json")
+    assert (code, check["status"]) == (1, "fail")
+    assert check["found"] == (
+        f"{file} is not a bundle: required a folder with manifest.json, found a file"
+    )

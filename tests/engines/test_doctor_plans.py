@@ -154,6 +154,87 @@ def test_records_that_cannot_be_read(bundle: Path, plans: Path, tensorrt: Any) -
 
 
 @one_version
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"", "found Expecting value: line 1 column 1 (char 0)"),
+        (b"[]", "found list"),
+        (b"\xff{}", "found 'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"),
+        (b"[" * 100_000, "found maximum recursion depth exceeded"),
+        (
+            b'{"schema_version": 2}',
+            "found schema_version: Input should be 1; place: Field required",
+        ),
+    ],
+)
+def test_records_of_machines_that_cannot_tell_their_key(
+    bundle: Path, plans: Path, content: bytes, found: str
+) -> None:
+    (plans / "build.json").write_bytes(content)
+    here = Here({"system": this_system(), "compute_capability": "8.7"}, "TensorRT", "pip")
+    (check,) = check_plans(bundle, here)
+    assert (check.status, check.fix) == ("fail", f"hermes-edge build {bundle}")
+    begins = f"{plans / 'build.json'} is damaged: required what hermes-edge build writes, {found}"
+    assert check.found.startswith(begins)
+    assert "pydantic" not in check.found
+    for facts in ({"system": "linux-other"}, {**here.facts, "compute_capability": "8.9"}):
+        (check,) = check_plans(bundle, Here(facts, "TensorRT", "pip"))
+        assert (check.status, check.fix) == ("warn", f"rm -r {plans}")
+
+
+@one_version
+def test_a_file_where_the_folders_of_plans_should_be(bundle: Path, tensorrt: Any) -> None:
+    engines = bundle / "engines"
+    engines.write_text("")
+    found = f"{engines}: required a folder of plans, found a file"
+    assert here_checks(bundle, tensorrt) == [Check("plans of tiny", "fail", found, f"rm {engines}")]
+    (check,) = check_plans(bundle, Here({}, "TensorRT", "pip"))
+    assert (check.status, check.found) == ("warn", found)
+
+
+@pytest.mark.parametrize(
+    ("facts", "status", "found"),
+    [
+        (
+            {},
+            "warn",
+            "no GPU here; ONNX Runtime cannot compute in bf16 on the CPU: required a GPU of "
+            "compute capability 8.0 or newer",
+        ),
+        (
+            {"gpu": "T4", "compute_capability": "7.5"},
+            "fail",
+            "T4 cannot compute in bf16: required compute capability 8.0 or newer, found 7.5",
+        ),
+        (
+            {"gpu": "Orin", "compute_capability": "8.7"},
+            "pass",
+            "Orin, compute capability 8.7; not on the CPU",
+        ),
+    ],
+)
+def test_what_bf16_needs(bundle: Path, facts: dict[str, str], status: str, found: str) -> None:
+    manifest = bundle / "manifest.json"
+    text = manifest.read_text().replace('"float32"', '"bfloat16"').replace('"fp32"', '"bf16"')
+    manifest.unlink()
+    # Scores, logits and weights of a fold are fp32 in every precision.
+    document = json.loads(text)
+    for graph in document["graphs"].values():
+        for tensor in (*graph["inputs"], *graph["outputs"]):
+            if tensor["name"] in ("logits", "scores", "fold_weight"):
+                tensor["dtype"] = "float32"
+    manifest.write_text(json.dumps(document))
+    (check,) = check_plans(bundle, Here(facts, "TensorRT", "pip"))
+    fix = None if status == "pass" else "hermes-edge export CHECKPOINT -o BUNDLE --dtype fp16"
+    assert (check.name, check.status, check.found, check.fix) == (
+        "bf16 of tiny",
+        status,
+        found,
+        fix,
+    )
+
+
+@one_version
 def test_what_a_killed_build_leaves(bundle: Path, plans: Path, tensorrt: Any) -> None:
     left = plans.rename(plans.with_name(f"{plans.name}.part"))
     (check,) = here_checks(bundle, tensorrt)
@@ -187,6 +268,18 @@ def test_a_machine_that_can_run_no_plan(bundle: Path, plans: Path) -> None:
 
 
 @one_version
+def test_plans_of_this_gpu_without_tensorrt(bundle: Path, plans: Path) -> None:
+    facts = {"compute_capability": "8.7", "gpu": "Orin", "system": this_system()}
+    (check,) = check_plans(bundle, Here(facts, "TensorRT", "pip install tensorrt"))
+    assert check == Check(
+        "plans of tiny",
+        "fail",
+        f"{plans.name}: 5 plans, and no TensorRT here",
+        "pip install tensorrt",
+    )
+
+
+@one_version
 def test_a_bundle_that_is_none(tmp_path: Path, tensorrt: Any) -> None:
     (check,) = check_plans(tmp_path / "gone", here_of(tensorrt))
     assert (check.name, check.status) == ("bundle gone", "fail")
@@ -212,13 +305,11 @@ def test_the_verb_shows_plans_in_lines_and_json(
             for check in json.loads(result.stdout)["checks"]
             if check["name"] == "plans of tiny"
         )
-        # No TensorRT here, so that no folder is this machine's.
-        assert (check["status"], check["fix"]) == (
-            "warn",
-            f"rm -r engines/tiny/engines/{plans.name}",
-        )
+        # No TensorRT here to tell this machine's folder: it may be this one.
+        assert (check["status"], check["fix"]) == ("fail", "hermes-edge build engines/tiny")
+        assert (result.exit_code, json.loads(result.stdout)["healthy"]) == (1, False)
     lines = CliRunner().invoke(app, ["doctor"]).stdout
-    assert f"mend with: rm -r engines/tiny/engines/{plans.name}" in lines.replace("\n", "")
+    assert "mend with: hermes-edge build engines/tiny" in lines.replace("\n", "")
 
 
 def test_bundles_are_those_given_or_of_the_settings_and_of_engines(

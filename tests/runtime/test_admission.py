@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hermes_edge.engines.views import CpuDevice
-from hermes_edge.errors import BudgetError
+from hermes_edge.errors import BudgetError, QuestionError
 from hermes_edge.runtime import Runtime, Session
 from hermes_edge.runtime.admission import Admission
 
@@ -54,7 +54,7 @@ def test_the_stream_that_does_not_fit_is_told_the_arithmetic(
 
 def test_a_session_that_fails_to_begin_holds_nothing(random_bundle: Path, one_bytes: int) -> None:
     runtime = Runtime.load(random_bundle, threads=1, memory_bytes=one_bytes)
-    with pytest.raises(OverflowError):
+    with pytest.raises(QuestionError):
         runtime.session(
             policy="window",
             budget_tokens=64,

@@ -127,9 +127,22 @@ def test_logits_that_are_not_finite_are_an_engine_error(bad: float) -> None:
             {"repetition_penalty": 0.0},
             "repetition_penalty is out of range: required above 0 (1 for none), found 0.0",
         ),
-        ({"seed": -1}, "seed is out of range: required 0 or more, found -1"),
+        (
+            {"seed": -1},
+            "seed is out of range: required a whole number, 0 or more, found -1",
+        ),
+        (
+            {"seed": 1.5},
+            "seed is out of range: required a whole number, 0 or more, found 1.5",
+        ),
+        (
+            {"temperature": None},
+            "temperature is out of range: required 0 (greedy) or more, found None",
+        ),
+        ({"top_p": "1"}, "top_p is out of range: required above 0 and at most 1, found '1'"),
+        ({"stop": [1]}, "stop is no tuple: required a tuple of strings, found [1]"),
         ({"stop": ("a", "")}, "a stop string is empty: required at least one character"),
-        ({"stop": "end"}, "stop is one string: required a tuple of strings"),
+        ({"stop": "end"}, "stop is no tuple: required a tuple of strings, found 'end'"),
     ],
 )
 def test_parameters_out_of_range(values: dict[str, Any], text: str) -> None:
