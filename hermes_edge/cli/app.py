@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from typing import Annotated
 
@@ -13,6 +14,13 @@ from hermes_edge.bench.command import bench
 from hermes_edge.cli import build, demo, doctor, export, inspect, plan, run, snapshot, verify
 from hermes_edge.cli.group import VerbGroup
 from hermes_edge.recall.command import recall
+
+# A question may not be text, and an answer may hold characters that the terminal's encoding lacks.
+_STANDARD_STREAMS = (
+    ("stdin", "r", "surrogateescape"),
+    ("stdout", "w", "backslashreplace"),
+    ("stderr", "w", "backslashreplace"),
+)
 
 app = typer.Typer(
     cls=VerbGroup,
@@ -56,8 +64,11 @@ app.add_typer(snapshot.app, name="snapshot")
 
 def run_app() -> None:
     """Run the command line on the arguments of this process, and exit."""
-    for stream in (sys.stdout, sys.stderr):
-        # An answer may hold characters that the terminal's encoding lacks.
+    for name, mode, errors in _STANDARD_STREAMS:
+        if getattr(sys, name) is None:
+            # Closed: the next file that is opened would take its number, and what is written to it.
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
+        stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors=errors)
     app(prog_name="hermes-edge")

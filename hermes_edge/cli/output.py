@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -14,14 +16,22 @@ from rich.table import Column, Table
 _CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
 
 
+class _Console(Console):
+    """A console whose closed pipe is an error like any other."""
+
+    def on_broken_pipe(self) -> None:
+        """Rich would end the thread by SystemExit, unseen where it is not the main one."""
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
 def stdout() -> Console:
     """A console on the present stdout; text is data, never markup."""
-    return Console(markup=False, highlight=False, emoji=False, soft_wrap=True)
+    return _Console(markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 def stderr() -> Console:
     """The same on stderr."""
-    return Console(stderr=True, markup=False, highlight=False, emoji=False, soft_wrap=True)
+    return _Console(stderr=True, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 def warn(message: str) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
@@ -100,6 +101,8 @@ def run_streams(
     transcript = _transcript(as_json, shared=len(addresses) > 1 or runs_on or from_stdin)
     table = runs_on and not as_json and stdout().is_terminal
     with ExitStack() as opened:
+        # From here on, because a model loads for a while: what is restored is not left in between.
+        stop = opened.enter_context(stop_on_signals())
         # A camera that is not there yet ends neither the other streams nor a saved memory.
         insists = len(addresses) > 1 or settings.snapshots is not None
         sources = [
@@ -110,7 +113,6 @@ def run_streams(
         streams = open_streams(sources, runtime, settings, asked, transcript)
         for stream in streams:
             opened.callback(stream.close)
-        stop = opened.enter_context(stop_on_signals())
         with _service(runtime, streams, settings, table=table) as (service, look):
             if from_stdin:
                 _ask_from_stdin(service, transcript)
@@ -221,9 +223,24 @@ def _ask_from_stdin(service: Service, transcript: Transcript) -> None:
 
     def read() -> None:
         for line in sys.stdin:
-            name, at, text = line.strip().partition("@")
-            asked = streams.get(name) if at else None
-            for stream in [asked] if asked is not None else streams.values():
-                ask(stream, (text if asked is not None else line).strip())
+            name, text = _addressee(line.strip(), streams)
+            if name is not None and name not in streams:
+                known = " or ".join(streams)
+                warn(f"a question is for an unknown stream: required {known}, found {name!r}")
+                continue
+            try:
+                for stream in [streams[name]] if name is not None else streams.values():
+                    ask(stream, text)
+            except OSError as error:
+                # Nobody reads the answers any more.
+                warn(f"what comes on stdin is not asked any more: {error.strerror}")
+                return
 
     threading.Thread(target=read, name="questions", daemon=True).start()
+
+
+def _addressee(line: str, names: Container[str]) -> tuple[str | None, str]:
+    """``door@ Who?`` to name and question; None and the line where no name stands before it."""
+    name, at, text = line.partition("@")
+    named = name in names or re.fullmatch(r"\S+", name)
+    return (name, text.strip()) if at and named else (None, line)

@@ -53,7 +53,8 @@ def parse_addresses(texts: Sequence[str]) -> list[Address]:
             "a stream's name is used twice",
             required="names that differ",
             found=", ".join(twice),
-            fix=f"Name them: {twice[0]}-1={addresses[0].shown}",
+            fix=f"Name them: {twice[0]}-1="
+            + next(address.shown for address in addresses if address.name == twice[0]),
         )
     return addresses
 

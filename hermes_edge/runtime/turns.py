@@ -101,7 +101,9 @@ class Turns:
     def _may_go(self, me: _Waiting) -> bool:
         if self._began_s is not None or min(self._waiting, key=self._rank) is not me:
             return False
-        return bool(me.claim.questions) or self._seconds_of_quiet() is None
+        # A frame that is owed does not wait for the next token of another answer, which would
+        # wait for it in turn.
+        return bool(me.claim.questions) or self._frame_is_owed or self._seconds_of_quiet() is None
 
     def _rank(self, waiting: _Waiting) -> tuple[bool, float, int]:
         asked = waiting.claim.questions > 0

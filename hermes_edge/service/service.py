@@ -77,24 +77,28 @@ class Service:
         due_s = time.monotonic() + SUMMARY_EVERY_S
         told: set[str] = set()
         while not all(stream.ended for stream in self.streams):
-            for stream in self.streams:
-                if stream.ended and stream.error and stream.name not in told:
-                    told.add(stream.name)
-                    log.error("%s: %s", stream.name, stream.error)
+            self._tell_failures(told)
             if look is not None:
                 look()
             if stop.wait(_LOOK_EVERY_S):
-                return
+                break
             if time.monotonic() >= due_s:
                 due_s += SUMMARY_EVERY_S
                 self.log_summary()
+        if len(self.streams) > 1:
+            # Of one stream alone its error is what the caller raises.
+            self._tell_failures(told)
 
     def stop(self) -> None:
         """End all streams: the call in flight is finished, memories are saved."""
         for stream in self.streams:
             stream.leave()
-        for stream in self.streams:
-            stream.end()
+        # All at once: a source that hangs is given two seconds, and there may be many.
+        ending = [threading.Thread(target=stream.end) for stream in self.streams]
+        for thread in ending:
+            thread.start()
+        for thread in ending:
+            thread.join()
         self._watchdog.close()
 
     def log_summary(self) -> None:
@@ -103,6 +107,13 @@ class Service:
         told = "; ".join(map(summary_of, streams))
         figures = {"streams": [figures_of(stream) for stream in streams]}
         log.info("%s", told, extra={"figures": {**figures, "resident_bytes": resident_bytes()}})
+
+    def _tell_failures(self, told: set[str]) -> None:
+        """Log each once; ``told`` are the streams whose failures have been."""
+        for stream in self.streams:
+            if stream.ended and stream.error is not None and stream.name not in told:
+                told.add(stream.name)
+                log.error("%s: %s", stream.name, str(stream.error) or type(stream.error).__name__)
 
     def _silences(self) -> Mapping[str, float]:
         return {stream.name: stream.silent_s for stream in self.streams if not stream.ended}

@@ -7,6 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -76,13 +77,13 @@ class Stream:
     ) -> None:
         self.plan, self.session = plan, session
         self._capture, self._listener, self._saver = capture, listener, saver
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         """What ended the stream, or the first question that could not be asked."""
         self.unanswered = len(plan.questions)
         self._state: State = "starting"
         self._stopping = False
         self.newest_s = max(plan.skips_s, 0.0)
-        self._newest_wall_s: float | None = None
+        self._newest_captured_s: float | None = None
         self._first_token, self._further_token = Times(), Times()
         self._rate = _Rate()
         self._report()
@@ -134,17 +135,23 @@ class Stream:
         """A question now, from any thread.
 
         Raises:
-            QuestionError: as of :meth:`Session.ask`.
+            QuestionError: as of :meth:`Session.ask`, or the stream was told to leave meanwhile.
         """
-        answer = self.session.ask(text, self.plan.params)
-        self._count(answer)
-        return answer
+        with closing(self.session.ask(text, self.plan.params, stream=True)) as pieces:
+            while not self._stopping and next(pieces, None) is not None:
+                pass
+        if self._stopping:
+            raise QuestionError(
+                "the stream ends, and the question is not answered", found=repr(text)
+            )
+        self._count(pieces.answer)
+        return pieces.answer
 
     def status(self) -> StreamStatus:
         """How it stands; waits for nothing."""
         seen = self._capture.counters()
         saves = self._saver.counts if self._saver is not None else SaverCounts()
-        newest_s = self._newest_wall_s
+        newest_s = self._newest_captured_s
         return StreamStatus(
             name=self.name,
             state=self._state,
@@ -158,7 +165,7 @@ class Stream:
                 "bad": seen.bad_frames,
             },
             reconnects=seen.reconnects,
-            age_s=None if newest_s is None else max(time.time() - newest_s, 0.0),
+            age_s=None if newest_s is None else time.monotonic() - newest_s,
             rows_by_band=self._rows_by_band,
             slab_bytes=self._slab_bytes,
             first_token=self._first_token,
@@ -171,23 +178,30 @@ class Stream:
         )
 
     def _run(self) -> None:
-        state: State = "ended"
         self._state = "running"
+        state: State = "failed"
         try:
-            plan = self.plan
-            for due in feed_until_due(
-                self._feed, self._frames(), plan.questions, to_the_end=plan.to_the_end
-            ):
-                if self._stopping:
-                    break
-                self._answer(due)
-        except Exception as error:  # of any kind: raised again by whoever waits for the stream
-            self.error, state = error, "failed"
-        self._capture.close()
-        self._report()
-        if self._saver is not None:
-            self._saver.close()
-        self._state = state
+            with ExitStack() as at_the_end:
+                at_the_end.callback(self._report)
+                if self._saver is not None:
+                    at_the_end.callback(self._saver.close)
+                at_the_end.callback(self._capture.close)
+                self._watch()
+            state = "ended"
+        except BaseException as error:  # of any kind: raised again by whoever waits for the stream
+            self.error = error
+        finally:
+            # Whatever happens: a service waits for it.
+            self._state = state
+
+    def _watch(self) -> None:
+        plan = self.plan
+        for due in feed_until_due(
+            self._feed, self._frames(), plan.questions, to_the_end=plan.to_the_end
+        ):
+            if self._stopping:
+                return
+            self._answer(due)
 
     def _frames(self) -> Iterator[Frame]:
         """The stream's frames at the stream's own times; encodes what has waited for a chunk."""
@@ -209,11 +223,12 @@ class Stream:
         since_s = self.session.waiting_since_s
         if since_s is None or math.isinf(self.plan.chunk_period_s):
             return None
-        return max(since_s + self.plan.chunk_period_s - time.monotonic(), 0.0)
+        left_s = since_s + self.plan.chunk_period_s - time.monotonic()
+        return min(max(left_s, 0.0), threading.TIMEOUT_MAX)
 
     def _feed(self, frame: Frame) -> None:
         self.session.feed(frame.image, at=frame.time_s, captured_s=frame.captured_s)
-        self.newest_s, self._newest_wall_s = frame.time_s, frame.wall_s
+        self.newest_s, self._newest_captured_s = frame.time_s, frame.captured_s
         if time.monotonic() - self._reported_s > _REPORT_EVERY_S:
             self._report()
 

@@ -45,7 +45,8 @@ class Counters:
     reconnects: int
     lost_s: float
     silent_s: float
-    """Seconds since a frame was last read, or since the start; 0 once the source has ended."""
+    """Seconds since a frame was last read, or since the start; 0 once the source has ended, and
+    where a frame waits for room: then it is not the source that keeps others waiting."""
     fps: float | None
     """At which frames are sampled now; None is all."""
 
@@ -92,7 +93,7 @@ class Capture:
         self._prepare, self._wake, self._clock = prepare, wake, clock
         self._sampled = self._skipped = self._delivered = 0
         self._heard_s = clock()
-        self._ended = self._closed = False
+        self._ended = self._closed = self._full = False
         self._error: Exception | None = None
         self._changed = threading.Condition()
         self._thread = threading.Thread(
@@ -177,7 +178,7 @@ class Capture:
                 time_corrections=counts.time_corrections,
                 reconnects=counts.reconnects,
                 lost_s=counts.lost_s,
-                silent_s=0.0 if self._ended else self._clock() - self._heard_s,
+                silent_s=0.0 if self._ended or self._full else self._clock() - self._heard_s,
                 fps=self._sampler.fps,
             )
 
@@ -185,8 +186,11 @@ class Capture:
         """End the thread; what waits is dropped.
 
         A source that hangs in a driver or a socket is given 2 seconds, then left to its time-out.
+        Closing twice is fine, and waits once.
         """
         with self._changed:
+            if self._closed:
+                return
             self._closed = self._ended = True
             while len(self._ring):
                 self._ring.take()
@@ -235,7 +239,10 @@ class Capture:
                     fix="Lower fps, or let frames go: latest or adaptive.",
                 )
             arrived_s = self._heard_s
-            self._changed.wait_for(lambda: self._ring.has_room or self._closed)
+            if not self._ring.has_room:
+                self._full = True
+                self._changed.wait_for(lambda: self._ring.has_room or self._closed)
+                self._full, self._heard_s = False, self._clock()
             if self._closed:
                 return
             self._ring.put(frame, arrived_s)

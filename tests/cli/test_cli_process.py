@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from hermes_edge.process import available_bytes, resident_bytes
+from hermes_edge.snapshots.folder import fault_of
 from hermes_edge.synthetic import make_stream, write_video
 
 Spawn = Callable[..., "subprocess.Popen[str]"]
+COMMAND = [sys.executable, "-c", "from hermes_edge.cli import main; main()"]
 
 
 def test_answers_go_to_stdout_and_errors_to_stderr(
@@ -89,6 +92,33 @@ def test_closed_pipe_is_quiet(random_bundle: Path, spawn: Spawn, long_video: Pat
     assert process.stderr.read() == ""
     process.stderr.close()
     assert process.wait(timeout=60) == 1
+
+
+def test_a_closed_pipe_ends_several_streams(
+    random_bundle: Path, spawn: Spawn, long_video: Path
+) -> None:
+    args = ("--bundle", random_bundle, "--fps", 10, "--max-tokens", 2, "--ask", "0:01 A?")
+    process = spawn("run", f"a={long_video}", f"b={long_video}", *args)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    told = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=60) == 1
+    assert "ERROR service: a: [Errno 32] Broken pipe\n" in told
+    assert "Traceback" not in told
+
+
+def test_without_standard_streams_it_runs_all_the_same(
+    random_bundle: Path, video: Path, tmp_path: Path
+) -> None:
+    args = ["run", str(video), "--bundle", str(random_bundle), "--max-tokens", "2", "--stdin"]
+    words = [*COMMAND, *args, "--ask", "0:02 A?", "--snapshots", str(tmp_path / "saved")]
+    command = f"{shlex.join(words)} <&- >&- 2>&-"
+    assert subprocess.run(["sh", "-c", command], timeout=60, check=False).returncode == 0
+    # None of what would have been printed went into a file that got the stream's number.
+    (path,) = (tmp_path / "saved").iterdir()
+    assert fault_of(path) is None
 
 
 def test_answers_can_be_written_to_a_terminal_that_knows_ascii_only(

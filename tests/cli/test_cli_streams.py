@@ -85,7 +85,7 @@ def test_names_and_questions_of_streams(random_bundle: Path, cli: Cli, videos: l
 
 
 def test_a_name_that_is_used_twice(random_bundle: Path, cli: Cli, videos: list[Path]) -> None:
-    code, _, stderr = cli("run", videos[0], videos[0], "--bundle", random_bundle)
+    code, _, stderr = cli("run", videos[1], videos[0], videos[0], "--bundle", random_bundle)
     assert code == 2
     assert stderr == (
         "error: a stream's name is used twice: required names that differ, found door. "
@@ -223,7 +223,7 @@ def test_questions_come_from_stdin(
     assert process.stdin is not None
     assert process.stdout is not None
     time.sleep(3)
-    process.stdin.write("long@ What is it?\n\nAnd now?\n")
+    process.stdin.write("long@ What is it?\nattic@ Who?\n\nAnd now?\n")
     process.stdin.flush()
     answers = [json.loads(process.stdout.readline()) for _ in range(3)]
     assert [(a["stream"], a["question"]) for a in answers] == [
@@ -232,8 +232,12 @@ def test_questions_come_from_stdin(
         ("door", "And now?"),
     ]
     process.send_signal(signal.SIGTERM)
-    rest, _ = process.communicate(timeout=60)
+    rest, stderr = process.communicate(timeout=60)
     assert process.returncode == 0
+    assert (
+        "warning: a question is for an unknown stream: required long or door, found 'attic'\n"
+        in stderr
+    )
     assert [summary["stream"] for summary in documents(rest, "summary")] == ["long", "door"]
 
 
@@ -315,6 +319,29 @@ def test_metrics_of_a_live_stream(
     lines = [json.loads(line) for line in stderr.splitlines()]
     assert lines[0]["part"] == "sources"
     assert {"time", "level", "part", "message"} <= lines[0].keys()
+
+
+def test_a_signal_while_the_model_is_loaded_ends_in_order(
+    random_bundle: Path, videos: list[Path], tmp_path: Path
+) -> None:
+    code = """
+import os, signal
+from hermes_edge.cli import main
+from hermes_edge.runtime import Runtime
+load = Runtime.load
+def interrupted(*args, **options):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return load(*args, **options)
+Runtime.load = interrupted
+main()
+"""
+    args = ["run", *videos[:1], "--bundle", random_bundle, "--snapshots", tmp_path / "saved"]
+    command = [*map(str, [sys.executable, "-c", code, *args, *BRIEF, "--ask", "0:11 A?"])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+    (summary,) = documents(done.stdout, "summary")
+    assert summary["unanswered"] == 1
+    assert saved_frames(tmp_path / "saved") == summary["memory"]["frames_seen"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -112,6 +112,18 @@ def test_behind_an_answer_a_waiting_frame_goes_before_the_next_question() -> Non
     assert callers.join() == ["frame", "next question", "next frame"]
 
 
+def test_a_frame_that_is_owed_does_not_wait_for_another_answer() -> None:
+    # A clock that stands still: who waits for the other answer's next token waits for ever.
+    turns, asker, other = Turns(clock=lambda: 0.0), Claim(), Claim()
+    callers = Callers(turns)
+    with turns.question(asker):
+        with turns.turn(asker):
+            callers.call("frame", Claim())
+            with turns.question(other):
+                pass
+        assert callers.join() == ["frame"]
+
+
 def test_a_call_that_fails_frees_the_engines() -> None:
     turns = Turns()
     with pytest.raises(ZeroDivisionError), turns.turn(Claim()):

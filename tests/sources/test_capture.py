@@ -103,6 +103,8 @@ def test_the_reader_waits_for_room(tmp_path: Path) -> None:
         time.sleep(0.1)
         counters = capture.counters()
         assert (counters.waiting, counters.frames_read) == (4, 5)
+        # It is not the source that is silent.
+        assert counters.silent_s == 0.0
     finish(capture)  # though it was waiting
 
 

@@ -1,0 +1,154 @@
+"""Whatever happens to a stream, it ends, says why once, and keeps nobody waiting."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Generator
+from typing import Any
+
+import pytest
+
+from hermes_edge.errors import QuestionError
+from hermes_edge.runtime import Answer, Runtime, SamplingParams
+from hermes_edge.service.questions import DueQuestion, TimedQuestion
+from hermes_edge.service.service import Service
+from hermes_edge.service.stream import Stream, StreamPlan
+from hermes_edge.sources import Capture, GrabbedFrame, Source
+
+
+class Deaf:
+    """Listens to nothing."""
+
+    def question(self, stream: Stream, due: DueQuestion) -> None: ...
+
+    def piece(self, stream: Stream, text: str) -> None: ...
+
+    def answer(self, stream: Stream, due: DueQuestion, answer: Answer) -> None: ...
+
+
+def _stream(runtime: Runtime, source: Source, heard: Any = None, **options: Any) -> Stream:
+    session = runtime.session(
+        budget_tokens=128, chunk_frames=4, reserve_tokens=256, policy="window"
+    )
+    plan = StreamPlan(name=source.name, **options)
+    return Stream(plan, Capture(source, "block", ring_frames=8), session, heard or Deaf())
+
+
+def _service(runtime: Runtime, streams: list[Stream]) -> Service:
+    service = Service(runtime, streams, print, silent_after_s=60, engine_timeout_s=60)
+    service.start()
+    return service
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), BrokenPipeError("no reader"), MemoryError()])
+def test_whatever_a_listener_raises_ends_the_stream(
+    runtime: Runtime, door: Any, error: BaseException
+) -> None:
+    class Raising(Deaf):
+        def answer(self, stream: Stream, due: DueQuestion, answer: Answer) -> None:
+            raise error
+
+    params = SamplingParams(max_new_tokens=2)
+    questions = [TimedQuestion(0.0, "What?")]
+    stream = _stream(runtime, door, Raising(), questions=questions, params=params)
+    service = _service(runtime, [stream])
+    door.put(0.0, 1.0)
+    _until(lambda: stream.ended)
+    service.stop()
+    assert stream.error is error
+    assert stream.status().state == "failed"
+
+
+def test_all_streams_that_fail_are_told_of(
+    runtime: Runtime, door: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Faulty(Source):
+        fps = ended_early = None
+        live = True
+
+        def __init__(self, name: str, error: Exception) -> None:
+            self.name, self._error, self.counts = name, error, door.counts
+
+        def grabs(self) -> Generator[GrabbedFrame, None, None]:
+            raise self._error
+            yield
+
+        def close(self) -> None: ...
+
+    faults = {"yard": ValueError("no picture"), "hall": MemoryError()}
+    streams = [_stream(runtime, Faulty(name, error)) for name, error in faults.items()]
+    with caplog.at_level(logging.ERROR, "hermes_edge"):
+        service = _service(runtime, streams)
+        service.wait(threading.Event())
+        service.stop()
+    assert sorted(record.getMessage() for record in caplog.records) == [
+        "hall: MemoryError",
+        "yard: no picture",
+    ]
+
+
+def test_leaving_cuts_an_answer_and_asks_no_more(runtime: Runtime, door: Any) -> None:
+    stream = _stream(runtime, door, params=SamplingParams(max_new_tokens=200))
+    stream.start()
+    door.put(0.0)
+    _until(lambda: stream.session.memory().frames_seen == 1)
+    step, steps = stream.session._parts.runner.run, list[int]()
+
+    def counted(*args: Any, **options: Any) -> Any:
+        steps.append(1)
+        if len(steps) == 5:
+            stream.leave()
+        return step(*args, **options)
+
+    stream.session._parts.runner.run = counted  # type: ignore[method-assign]
+    for _ in range(2):
+        with pytest.raises(QuestionError) as refused:
+            stream.ask("What?")
+        message = "the stream ends, and the question is not answered: found 'What?'"
+        assert str(refused.value) == message
+    assert 5 <= len(steps) < 100
+    stream.close()
+
+
+def test_the_age_of_the_newest_frame_is_true_when_the_clock_is_set(
+    runtime: Runtime, door: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = _stream(runtime, door)
+    stream.start()
+    door.put(0.0)
+    _until(lambda: stream.status().age_s is not None)
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + 1e9)
+    assert 0.0 <= (stream.status().age_s or -1.0) < 1e6
+    stream.close()
+
+
+def test_sources_that_hang_are_told_of_once_each(
+    runtime: Runtime, door: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    go_on = threading.Event()
+
+    class Hanging(type(door)):  # type: ignore[misc]
+        def grabs(self) -> Generator[GrabbedFrame, None, None]:
+            go_on.wait(60)
+            yield from ()
+
+    streams = [_stream(runtime, Hanging(name)) for name in ("a", "b", "c")]
+    service = _service(runtime, streams)
+    with caplog.at_level(logging.WARNING, "hermes_edge"):
+        service.stop()
+        for stream in streams:
+            stream.close()
+    go_on.set()
+    assert sorted(record.getMessage() for record in caplog.records) == [
+        f"{name}: hangs, and is left to its time-out" for name in ("a", "b", "c")
+    ]
