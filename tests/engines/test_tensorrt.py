@@ -245,7 +245,9 @@ def test_a_record_that_is_damaged_or_missing(
     folder = build()
     mend = f"Build it on this machine: hermes-edge build {bundle.path}"
     (folder / "build.json").write_text("{")
-    with pytest.raises(BundleError, match=r"build.json is damaged: found ") as damaged:
+    with pytest.raises(
+        BundleError, match=r"build.json is damaged: required what hermes-edge build writes, found "
+    ) as damaged:
         load(bundle, tensorrt, device)
     assert str(damaged.value).endswith(mend)
     (folder / "build.json").unlink()
