@@ -15,7 +15,7 @@ from hermes_edge.cli.output import stderr, stdout, warn
 from hermes_edge.cli.signals import stop_on_signals
 from hermes_edge.cli.transcript import JsonTranscript, SharedTranscript, TextTranscript, Transcript
 from hermes_edge.errors import EngineError, HermesEdgeError, SettingsError
-from hermes_edge.service.logs import set_up_logs
+from hermes_edge.service.logs import logs_on_stderr
 from hermes_edge.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -96,11 +96,12 @@ def run_streams(
     check_questions(questions, addresses)
     check_budgets(settings.stream_budget, addresses)
     runs_on = any(address.live for address in addresses) or settings.snapshots is not None
-    set_up_logs(as_json=settings.log_json, verbose=runs_on or settings.metrics_port is not None)
     asked = Asked(questions, sampling_params(settings), to_the_end=from_stdin)
     transcript = _transcript(as_json, shared=len(addresses) > 1 or runs_on or from_stdin)
     table = runs_on and not as_json and stdout().is_terminal
+    verbose = runs_on or settings.metrics_port is not None
     with ExitStack() as opened:
+        opened.enter_context(logs_on_stderr(as_json=settings.log_json, verbose=verbose))
         # From here on, because a model loads for a while: what is restored is not left in between.
         stop = opened.enter_context(stop_on_signals())
         # A camera that is not there yet ends neither the other streams nor a saved memory.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import TextIO
 
@@ -49,14 +51,19 @@ class _Stderr(logging.StreamHandler[TextIO]):
         """The base class sets the one of its construction."""
 
 
-def set_up_logs(*, as_json: bool, verbose: bool) -> None:
-    """Send what hermes-edge logs, and nothing else, to stderr; warnings alone, or all of it."""
+@contextmanager
+def logs_on_stderr(*, as_json: bool, verbose: bool) -> Iterator[None]:
+    """Meanwhile what hermes-edge logs, and nothing else, goes to stderr: warnings, or all of it."""
     handler = _Stderr()
     handler.setFormatter(JsonFormatter() if as_json else TextFormatter())
     logger = logging.getLogger(LOGGER)
-    logger.handlers = [handler]
+    before = logger.handlers, logger.level, logger.propagate
+    logger.handlers, logger.propagate = [handler], False
     logger.setLevel(logging.INFO if verbose else logging.WARNING)
-    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.handlers, logger.level, logger.propagate = before
 
 
 def _part(record: logging.LogRecord) -> str:

@@ -5,19 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator
 
 import pytest
 
-from hermes_edge.service.logs import LOGGER, set_up_logs
-
-
-@pytest.fixture(autouse=True)
-def logger_as_it_was() -> Iterator[None]:
-    logger = logging.getLogger(LOGGER)
-    before = (logger.handlers, logger.level, logger.propagate)
-    yield
-    logger.handlers, logger.level, logger.propagate = before
+from hermes_edge.service.logs import LOGGER, logs_on_stderr
 
 
 def _log() -> None:
@@ -31,8 +22,8 @@ def _log() -> None:
 
 
 def test_text(capsys: pytest.CaptureFixture[str]) -> None:
-    set_up_logs(as_json=False, verbose=True)
-    _log()
+    with logs_on_stderr(as_json=False, verbose=True):
+        _log()
     lines = capsys.readouterr().err.splitlines()
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ INFO sources: door: opened", lines[0])
     assert lines[1].endswith("Z ERROR sources: door: lost")
@@ -41,8 +32,8 @@ def test_text(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:
-    set_up_logs(as_json=True, verbose=True)
-    _log()
+    with logs_on_stderr(as_json=True, verbose=True):
+        _log()
     first, second = map(json.loads, capsys.readouterr().err.splitlines())
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", first.pop("time"))
     assert first == {"level": "info", "part": "sources", "message": "door: opened", "streams": 2}
@@ -51,6 +42,15 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_quiet_where_nothing_runs_on(capsys: pytest.CaptureFixture[str]) -> None:
-    set_up_logs(as_json=False, verbose=False)
-    logging.getLogger("hermes_edge.sources").info("door: opened")
+    with logs_on_stderr(as_json=False, verbose=False):
+        logging.getLogger("hermes_edge.sources").info("door: opened")
     assert capsys.readouterr().err == ""
+
+
+def test_the_logger_is_afterwards_as_it_was() -> None:
+    logger = logging.getLogger(LOGGER)
+    before = (logger.handlers, logger.level, logger.propagate)
+    with pytest.raises(ZeroDivisionError), logs_on_stderr(as_json=False, verbose=True):
+        assert not logger.propagate
+        raise ZeroDivisionError
+    assert (logger.handlers, logger.level, logger.propagate) == before
