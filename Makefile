@@ -23,7 +23,7 @@ layers: $(VENV)/ready
 	$(VENV)/bin/lint-imports
 
 pytest: $(VENV)/ready
-	$(RUN) pytest -q
+	$(RUN) pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 # The lean install: no torch.
 .venv-demo/ready: pyproject.toml
