@@ -32,7 +32,8 @@ def test_answers_come_at_their_times_with_their_figures(run: Cli) -> None:
     )
     assert [seen for _, seen in figures] == ["0:06", "0:18"]
     assert re.search(
-        r"^10 frames up to 0:18; \d+ of \d+ rows \(budget \d+\), slabs \S+ MiB, resident \S+ [MG]iB",
+        r"^10 frames up to 0:18; \d+ of \d+ rows \(budget \d+\), slabs \S+ MiB, "
+        r"resident \S+ [MG]iB$",
         stdout,
         re.M,
     )
