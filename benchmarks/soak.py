@@ -270,7 +270,7 @@ def _draw(path: Path, samples: list[Sample], answers: list[Sample]) -> None:
     for axis, (label, values) in zip(axes, lines, strict=False):
         axis.plot(minutes, values, linewidth=0.6)
         axis.set_ylabel(label)
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.1 * max(*values, 1e-3))
     axes[3].plot([a["at_s"] / 60 for a in answers], [a["ttft_ms"] for a in answers], ".", ms=2)
     axes[3].set_ylabel("TTFT, ms")
     axes[3].set_ylim(bottom=0)
