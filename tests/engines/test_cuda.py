@@ -76,9 +76,10 @@ def test_bf16_on_a_gpu_without_it(cuda: Any, capability: str) -> None:
     device.gpu, device.compute_capability = "Old", capability
     place = Place(tensorrt="10.3.0", compute_capability=capability, gpu="Old", system="linux-x")
     limits, options = Limits(1, 1, 1, 1), BuildOptions()
+    nothing: Any = None  # neither TensorRT nor a listener is asked
     for refused in (
         lambda: OrtBackend(device, 0).engine(bf16, "decoder"),
-        lambda: build_bundle(None, bf16, place, limits, options, lambda name: None),  # type: ignore
+        lambda: build_bundle(nothing, bf16, place, limits, options, nothing),
     ):
         with pytest.raises(EngineError) as caught:
             refused()

@@ -10,6 +10,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -37,6 +38,7 @@ from hermes_edge.export.lint import lint_bundle
 from hermes_edge.export.weights import Weights
 from hermes_edge.export.widened import WidenedBundle
 from hermes_edge.manifest import MANIFEST_NAME, Manifest
+from hermes_edge.memory.base import Scoring
 from hermes_edge.planning.subject import open_subject
 from hermes_edge.runtime import Runtime, SamplingParams, Session
 from hermes_edge.spec import Quantization
@@ -289,7 +291,7 @@ def test_addresses_of_bf16_are_bound(exported: Exported, monkeypatch: pytest.Mon
         np.testing.assert_array_equal(bound[name], rows)
 
 
-SHAPE = {"budget_tokens": 96, "chunk_frames": 2, "reserve_tokens": 96}
+SHAPE: dict[str, Any] = {"budget_tokens": 96, "chunk_frames": 2, "reserve_tokens": 96}
 
 
 def slabs(session: Session) -> list[Array]:
@@ -300,7 +302,7 @@ def slabs(session: Session) -> list[Array]:
 
 @pytest.mark.parametrize("scoring", ["forward", "embedding"])
 def test_a_stream_over_slabs_of_bf16_is_that_over_wide_slabs(
-    exported: Exported, scoring: str
+    exported: Exported, scoring: Scoring
 ) -> None:
     """Every number that a slab holds is one of bf16, so both streams compute the same."""
     bundle = exported[1]
@@ -309,7 +311,7 @@ def test_a_stream_over_slabs_of_bf16_is_that_over_wide_slabs(
     frames = pictures(bundle.manifest, 14)
     sessions = []
     for runtime in (wide, narrow):
-        session = runtime.session(**SHAPE, scoring=scoring)  # type: ignore[arg-type]
+        session = runtime.session(**SHAPE, scoring=scoring)
         for index, frame in enumerate(frames):
             session.feed(frame, at=float(index))
         sessions.append(session)
@@ -335,7 +337,7 @@ def test_visual_tokens_of_bf16_can_be_fed_again(exported: Exported) -> None:
     frames = pictures(bundle.manifest, 4)
     tokens = runtime.encode([*frames])
     assert tokens.dtype == ml_dtypes.bfloat16
-    fed, given = runtime.session(**SHAPE), runtime.session(**SHAPE)  # type: ignore[arg-type]
+    fed, given = runtime.session(**SHAPE), runtime.session(**SHAPE)
     for index, frame in enumerate(frames):
         fed.feed(frame, at=float(index))
     given.feed_tokens(tokens, [0.0, 1.0, 2.0, 3.0])
@@ -346,7 +348,7 @@ def test_visual_tokens_of_bf16_can_be_fed_again(exported: Exported) -> None:
 def test_transformers_takes_the_same_rows(exported: Exported) -> None:
     """What ``bench --against transformers`` asks, of rows in bf16."""
     checkpoint, bundle = exported
-    session = Runtime(bundle, RoundingBackend()).session(**SHAPE, policy="window")  # type: ignore[arg-type]
+    session = Runtime(bundle, RoundingBackend()).session(**SHAPE, policy="window")
     for index, frame in enumerate(pictures(bundle.manifest, 4)):
         session.feed(frame, at=float(index))
     model = Reference.open(checkpoint, bundle).load(threads=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -235,7 +236,7 @@ def test_a_question_comes_between_the_slices_of_a_chunk_and_changes_nothing(
     in_call, go_on = threading.Event(), threading.Event()
     run = asked._parts.runner.run
 
-    def observed(store, embeds, **options):  # type: ignore[no-untyped-def]
+    def observed(store: Any, embeds: Any, **options: Any) -> Any:
         passes.append(threading.get_ident())
         if len(passes) == 2:
             in_call.set()

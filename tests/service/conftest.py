@@ -43,7 +43,7 @@ class HandedOut(Source):
             self.counts.frames_read += 1
             chance = np.random.default_rng(round(time_s * 1000))
             seen = chance.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-            yield GrabbedFrame(time_s, time.time(), lambda seen=seen: seen)  # type: ignore[misc]
+            yield GrabbedFrame(time_s, time.time(), seen.copy)
 
     def close(self) -> None:
         self._frames.put(None)

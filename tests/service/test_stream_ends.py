@@ -96,7 +96,9 @@ def test_all_streams_that_fail_are_told_of(
     ]
 
 
-def test_leaving_cuts_an_answer_and_asks_no_more(runtime: Runtime, door: Any) -> None:
+def test_leaving_cuts_an_answer_and_asks_no_more(
+    runtime: Runtime, door: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stream = _stream(runtime, door, params=SamplingParams(max_new_tokens=200))
     stream.start()
     door.put(0.0)
@@ -109,7 +111,7 @@ def test_leaving_cuts_an_answer_and_asks_no_more(runtime: Runtime, door: Any) ->
             stream.leave()
         return step(*args, **options)
 
-    stream.session._parts.runner.run = counted  # type: ignore[method-assign]
+    monkeypatch.setattr(stream.session._parts.runner, "run", counted)
     for _ in range(2):
         with pytest.raises(QuestionError) as refused:
             stream.ask("What?")
@@ -137,12 +139,12 @@ def test_sources_that_hang_are_told_of_once_each(
 ) -> None:
     go_on = threading.Event()
 
-    class Hanging(type(door)):  # type: ignore[misc]
-        def grabs(self) -> Generator[GrabbedFrame, None, None]:
-            go_on.wait(60)
-            yield from ()
+    def hanging(self: object) -> Generator[GrabbedFrame, None, None]:
+        go_on.wait(60)
+        yield from ()
 
-    streams = [_stream(runtime, Hanging(name)) for name in ("a", "b", "c")]
+    kind: Any = type("Hanging", (type(door),), {"grabs": hanging})
+    streams = [_stream(runtime, kind(name)) for name in ("a", "b", "c")]
     service = _service(runtime, streams)
     with caplog.at_level(logging.WARNING, "hermes_edge"):
         service.stop()
