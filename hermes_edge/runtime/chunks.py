@@ -7,7 +7,6 @@ policy then scores, with probes that ride behind the chunk's last slice, and com
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -93,13 +92,18 @@ class ChunkEncoder:
         table: EmbeddingTable,
         shape: ChunkShape,
         probes: Callable[[], ProbeTokens],
-        between_slices: Callable[[], None],
+        let_in: Callable[[], None],
+        clock: Callable[[], float],
     ) -> None:
-        """``between_slices`` is called where rows are whole and scratch rows are free."""
+        """``let_in`` is called between two engine calls, where scratch rows are free.
+
+        ``clock``: seconds of the stream's own work; stands still while others have the engines.
+        """
         self._store, self._policy = store, policy
         self._runner, self._scorer, self._compactor = runner, scorer, compactor
         self._table, self._shape, self._probes = table, shape, probes
-        self._between_slices = between_slices
+        self._let_in = let_in
+        self.clock = clock
         self._frames_in_chunk = 0
         self.times = StageTimes()
 
@@ -159,12 +163,12 @@ class ChunkEncoder:
         probes = self._probes() if scored and self._policy.scoring == "forward" else None
         frames = np.repeat(np.arange(self.times.frames, self.times.frames + count), tokens)
         times = np.repeat(np.asarray(times_s, dtype=np.float64), tokens)
-        began = time.perf_counter()
+        began = self.clock()
         queries, done = None, 0
         riding = probes if probes and len(probes) < self._shape.slice_rows else None
         for rows in self._slices(embeds, behind=len(riding or ())):
             if done:
-                self._between_slices()
+                self._let_in()
             span = slice(done, done + len(rows))
             done += len(rows)
             behind = riding if done == len(embeds) else None
@@ -226,10 +230,10 @@ class ChunkEncoder:
     def _close(self, scored: bool, probes: ProbeTokens | None, queries: View | None) -> None:
         attention: list[Float32Array | None] = [None] * len(self._store.rows)
         if scored:
-            began = time.perf_counter()
+            began = self.clock()
             attention = self._attention(probes, queries)
             self.times.score_ms += self._ms_since(began)
-        began = time.perf_counter()
+        began = self.clock()
         plan = self._policy.plan(self._store.rows, attention)
         if plan is not None:
             self._compactor.carry_out(self._store, plan)
@@ -252,6 +256,7 @@ class ChunkEncoder:
         empty = np.empty(0, dtype=np.int64)
         attention: list[Float32Array | None] = [None] * len(self._store.rows)
         for part in (probes,) if len(probes) <= self._shape.slice_rows else probes.apart():
+            self._let_in()
             queries = self._pass(nothing, empty, np.empty(0), part)
             assert queries is not None
             scores = self._scorer.from_queries(self._store, self._policy, part, queries)
@@ -261,4 +266,4 @@ class ChunkEncoder:
     def _ms_since(self, began: float) -> float:
         # A GPU's calls return before they are done; each stage is to have its own time.
         self._runner.synchronize()
-        return (time.perf_counter() - began) * 1e3
+        return (self.clock() - began) * 1e3

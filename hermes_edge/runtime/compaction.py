@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from hermes_edge.engines import Device, Engine, View
@@ -16,9 +18,15 @@ class Compactor:
     """Index staging and the ``compact`` engine; the only writer of committed rows."""
 
     def __init__(
-        self, engine: Engine, call: EngineCall, device: Device, capacity_rows: int
+        self,
+        engine: Engine,
+        call: EngineCall,
+        device: Device,
+        capacity_rows: int,
+        let_in: Callable[[], None],
     ) -> None:
-        self._engine, self._call = engine, call
+        """``let_in`` is called before every layer: each is whole, before its call and behind it."""
+        self._engine, self._call, self._let_in = engine, call, let_in
         self._keep = Staging(device, capacity_rows, "int64")
         self._keep_delta = Staging(device, capacity_rows, "int64")
         self._fold = Staging(device, capacity_rows, "int64")
@@ -30,6 +38,7 @@ class Compactor:
         for layer, layer_plan in enumerate(plan):
             rows = store.rows[layer]
             if not _is_identity(layer_plan, rows):
+                self._let_in()
                 self._compact_layer(store, layer, layer_plan)
                 store.adopt_spare(layer, apply_plan(rows, layer_plan))
 

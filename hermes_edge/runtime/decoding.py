@@ -107,7 +107,7 @@ class DecoderRunner:
 
         Returns:
             Logits float32 [V] or None, and a view of queries [L, P, Hq, D] that is valid until
-            the next call.
+            the next call with probes.
         """
         count = sum(map(len, embeds))
         if positions is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -67,8 +68,10 @@ class SessionFactory:
         runner = DecoderRunner(self.engine("decoder"), *geometry, limits)
         embedding = self.engine("embedding_probe") if policy.scoring == "embedding" else None
         most = (spec.capacity_rows, shape.both_probe_rows)
-        scorer = Scorer(self.engine("score"), embedding, *geometry, most)
-        compactor = Compactor(self.engine("compact"), call, self.device, spec.capacity_rows)
+        lend = partial(_lend, use, claim, store)
+        scorer = Scorer(self.engine("score"), embedding, *geometry, most, lend)
+        compact = self.engine("compact")
+        compactor = Compactor(compact, call, self.device, spec.capacity_rows, lend)
         used = any(policy.probe_kind(layer) for layer in range(decoder.layers))
         source = probes or guidance_source(
             self.codec, policy.name if used else None, shape.one_probe_rows
@@ -83,13 +86,15 @@ class SessionFactory:
             self._table,
             shape,
             lambda: bounded(source(history.last), shape.both_probe_rows),
-            use.let_urgent_in,
+            lend,
+            lambda: time.monotonic() - claim.waited_s,
         )
         parts = SessionParts(
             manifest=self.manifest,
             options=options,
             release=release,
             use=use,
+            lend=lend,
             turns=self.turns,
             claim=claim,
             store=store,
@@ -166,3 +171,13 @@ class SessionFactory:
     ) -> None:
         with self.turns.turn(claim):
             engine.run(inputs, outputs)
+
+
+def _lend(use: Exclusive, claim: Claim, store: KVStore) -> None:
+    """Let a question in between two engine calls, once there is something to ask about."""
+    if not store.has_frames:
+        return
+    waited_s, began_s = claim.waited_s, time.monotonic()
+    use.let_urgent_in()
+    # The question waited for its calls on the same claim: that is a part of this.
+    claim.waited_s = waited_s + time.monotonic() - began_s

@@ -31,12 +31,14 @@ class SessionParts:
     """A stream's memory, and everything that works on it.
 
     ``release`` counts its slabs out of what the device's streams hold; more than once is fine.
+    ``lend`` lets a question in where the session is held and scratch rows are free.
     """
 
     manifest: Manifest
     options: StreamOptions
     release: Callable[[], object]
     use: Exclusive
+    lend: Callable[[], None]
     turns: Turns
     claim: Claim
     store: KVStore

@@ -8,7 +8,7 @@ other without a causal mask.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,27 +61,29 @@ class Scorer:
         decoder: DecoderSpec,
         precision: Precision,
         limits: tuple[int, int],
+        let_in: Callable[[], None],
     ) -> None:
-        """``limits``: most rows of a slab, most probe rows."""
+        """``limits``: most rows of a slab, most probe rows; ``let_in`` is called before calls."""
         capacity, probes = limits
         dtype = PRECISION_DTYPE[precision]
         self._score = score
         self._embedding_probe = embedding_probe
         self._call, self._device, self._decoder = call, device, decoder
+        self._let_in = let_in
         self._scores = Staging(device, capacity, "float32")
         self._visible = Staging(device, probes * probes, "bool")
         # Embedding scoring makes the queries of all layers at once; warming up takes one layer's.
         layers = decoder.layers if embedding_probe is not None else 1
-        head = layers * probes * decoder.head_size
-        self._queries = Staging(device, head * decoder.query_heads, dtype)
-        self._keys = Staging(device, head * decoder.kv_heads, dtype)
+        head = probes * decoder.head_size
+        self._queries = Staging(device, layers * head * decoder.query_heads, dtype)
+        self._keys = Staging(device, decoder.layers * head * decoder.kv_heads, dtype)
         self._embeds = Staging(device, probes * decoder.embedding_width, dtype)
         self._positions = Staging(device, decoder.layers * probes, "int64")
 
     def from_queries(
         self, store: KVStore, policy: Policy, tokens: ProbeTokens, queries: View
     ) -> list[Float32Array | None]:
-        """Forward scoring; the probes' rows are the first scratch rows.
+        """Forward scoring; the probes' rows are the first scratch rows, until this is called.
 
         Args:
             store: the memory, with everything committed that is to be scored.
@@ -89,6 +91,7 @@ class Scorer:
             tokens: the probes that ran; layers of a probe that is empty get no scores.
             queries: [L, P, Hq, D], as the decoder handed them out.
         """
+        probe_keys = self._take_keys(store, len(tokens))
         scores: list[Float32Array | None] = []
         for layer in range(self._decoder.layers):
             kind = policy.probe_kind(layer)
@@ -98,8 +101,8 @@ class Scorer:
                 continue
             visible = np.tri(stop - start, dtype=np.bool_)
             layer_queries = _layer(queries, layer).rows(start, stop)
-            probe_keys = store.scratch_keys(layer, start, stop)
-            scores.append(self._score_layer(store, layer, layer_queries, probe_keys, visible))
+            layer_keys = _layer(probe_keys, layer).rows(start, stop)
+            scores.append(self._score_layer(store, layer, layer_queries, layer_keys, visible))
         return scores
 
     def from_embeddings(
@@ -129,6 +132,14 @@ class Scorer:
         rows = keys.shape[0]
         self._run(queries, keys.rows(0, rows - probe_rows), keys.rows(0, probe_rows), visible)
 
+    def _take_keys(self, store: KVStore, count: int) -> View:
+        """Keys [L, P, Hkv, D] of the first scratch rows, which a question may overwrite."""
+        decoder = self._decoder
+        taken = self._keys.view(decoder.layers, count, decoder.kv_heads, decoder.head_size)
+        for layer in range(decoder.layers):
+            self._device.copy(store.scratch_keys(layer, 0, count), _layer(taken, layer))
+        return taken
+
     def _embed_probe(
         self, store: KVStore, ids: Sequence[int], table: EmbeddingTable
     ) -> tuple[View, View]:
@@ -142,6 +153,7 @@ class Scorer:
             "position_ids": self._positions.put(store.positions(count)),
         }
         outputs = {"probe_queries": queries, "probe_keys": keys}
+        self._let_in()
         self._call(self._embedding_probe, inputs, outputs)
         return queries, keys
 
@@ -153,6 +165,7 @@ class Scorer:
         probe_keys: View,
         visible: npt.NDArray[np.bool_],
     ) -> Float32Array:
+        self._let_in()
         keys, _ = store.committed(layer)
         return self._run(queries, keys, probe_keys, visible)
 

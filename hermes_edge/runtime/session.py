@@ -36,10 +36,9 @@ class Session:
     """The memory of one stream. Safe to feed from one thread and ask from another.
 
     A question goes before frames, of this session and of others: it waits for the engine call in
-    flight, and where its own session is scoring and compacting, for the end of that.
+    flight. Layers that a compaction has not come to yet show it all their rows.
 
-    Made by :meth:`Runtime.session` or :meth:`Runtime.restore`; leaves its slabs to the garbage
-    collector when closed.
+    Made by :meth:`Runtime.session` or :meth:`Runtime.restore`; its slabs are freed with it.
     """
 
     def __init__(self, parts: SessionParts, newest_s: float = 0.0) -> None:
@@ -246,7 +245,7 @@ class Session:
     def _begin_answer(self, question: str | Sequence[int]) -> tuple[AnswerRun, list[int], float]:
         parts = self._parts
         ids = question_ids(question, parts.codec)
-        if parts.encoder.times.frames + self._waiting() == 0:
+        if not parts.store.has_frames and not self._waiting():
             raise QuestionError(
                 "nothing has been seen yet", fix="Feed at least one frame before asking"
             )
@@ -275,10 +274,11 @@ class Session:
 
     def _encode_waiting(self) -> None:
         if self._waiting():
-            began = time.perf_counter()
+            encoder = self._parts.encoder
+            began = encoder.clock()
             tokens, times = self._frames().encode()
-            self._parts.encoder.times.vision_ms += (time.perf_counter() - began) * 1e3
-            self._use.let_urgent_in()
+            encoder.times.vision_ms += (encoder.clock() - began) * 1e3
+            self._parts.lend()
             self._append(tokens, times)
 
     def _append(self, tokens: Rows, times: Sequence[float]) -> None:
@@ -292,7 +292,7 @@ class Session:
             done += count
             self._newest_s = times[done - 1]
             if done < len(times):
-                self._use.let_urgent_in()
+                self._parts.lend()
         self._parts.claim.oldest_s = math.inf
 
     def _wait_since(self, captured_s: float | None) -> None:

@@ -55,6 +55,11 @@ class KVStore:
         """Whether there is no row to see, neither committed nor scratch."""
         return not self.scratch_rows and not any(map(len, self.rows))
 
+    @property
+    def has_frames(self) -> bool:
+        """Whether a frame's rows are committed: they stand behind the prefix, in every layer."""
+        return bool((self.rows[-1].frame[-1:] != PREFIX_FRAME).any())
+
     def slab(self, layer: int) -> tuple[View, View]:
         """Keys and values of all rows that a layer can ever have, whatever is in them."""
         return self._keys[layer], self._values[layer]

@@ -28,10 +28,12 @@ class Claim:
     Attributes:
         questions: that are being answered, or wait to be.
         oldest_s: ``time.monotonic()`` at which its oldest frame came that is not encoded yet.
+        waited_s: seconds that it has waited for its turns, or lent the session to a question.
     """
 
     questions: int = 0
     oldest_s: float = math.inf
+    waited_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +64,7 @@ class Turns:
     def turn(self, claim: Claim) -> Iterator[None]:
         """Wait until it is this claim's turn, and hold the engines."""
         me = _Waiting(claim, next(self._tickets))
+        came_s = self._clock()
         with self._changed:
             self._waiting.append(me)
             try:
@@ -73,6 +76,7 @@ class Turns:
             finally:
                 self._waiting.remove(me)
             self._began_s = self._clock()
+            claim.waited_s += self._began_s - came_s
             self._frame_is_owed = False
         try:
             yield

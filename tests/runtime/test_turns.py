@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 
+from hermes_edge.engines import Engine
 from hermes_edge.engines.views import Array
 from hermes_edge.errors import QuestionError
-from hermes_edge.runtime import Runtime, SamplingParams, Session
+from hermes_edge.runtime import Answer, Runtime, SamplingParams, Session
 from hermes_edge.runtime.exclusive import Exclusive
+from hermes_edge.runtime.factory import SessionFactory
 from hermes_edge.runtime.turns import ANSWER_PATIENCE_S, Claim, Turns
 
 VisualTokens = Callable[[int, int], Array]
@@ -125,6 +130,17 @@ def test_a_frame_that_is_owed_does_not_wait_for_another_answer() -> None:
         assert callers.join() == ["frame"]
 
 
+def test_a_claim_knows_how_long_it_has_waited() -> None:
+    now_s, waiting, holder = 10.0, Claim(), Claim()
+    turns = Turns(clock=lambda: now_s)
+    callers = Callers(turns)
+    with turns.turn(holder):
+        callers.call("waits", waiting)
+        now_s = 15.0
+    callers.join()
+    assert (waiting.waited_s, holder.waited_s) == (5.0, 0.0)
+
+
 def test_a_call_that_fails_frees_the_engines() -> None:
     turns = Turns()
     with pytest.raises(ZeroDivisionError), turns.turn(Claim()):
@@ -210,57 +226,145 @@ def test_closing_refuses_urgent_ones_and_a_lender_gets_its_hold_back() -> None:
     assert refused == ["the session is closed. Make a new one"]
 
 
-def test_a_question_comes_between_the_slices_of_a_chunk_and_changes_nothing(
+class Calls:
+    """Engine calls of all sessions, in order; one of them is held up until it is let go."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.made: list[tuple[str, int]] = []
+        self.hold_at = -1
+        self.held, self.go_on = threading.Event(), threading.Event()
+        call = SessionFactory._call
+
+        def observed(factory: SessionFactory, claim: Claim, engine: Engine, *views: Any) -> None:
+            self.made.append((engine.graph.name, threading.get_ident()))
+            if len(self.made) - 1 == self.hold_at:
+                self.held.set()
+                assert self.go_on.wait(20)
+            call(factory, claim, engine, *views)
+
+        monkeypatch.setattr(SessionFactory, "_call", observed)
+
+    def hold(self, index: int) -> None:
+        self.made.clear()
+        self.held.clear()
+        self.go_on.clear()
+        self.hold_at = index
+
+    def ask_behind(
+        self, index: int, session: Session, feed: Callable[[], None], ask: Callable[[], object]
+    ) -> tuple[int | None, int | None]:
+        """Ask while the feed's engine call of this index is held up; both threads' idents."""
+        self.hold(index)
+        threads = feeder, asker = threading.Thread(target=feed), threading.Thread(target=ask)
+        feeder.start()
+        assert self.held.wait(20)
+        asker.start()
+        until(lambda: len(session._use._urgent) == 1)
+        self.go_on.set()
+        for thread in threads:
+            thread.join(timeout=60)
+            assert not thread.is_alive()
+        return feeder.ident, asker.ident
+
+
+@pytest.mark.parametrize(
+    ("policy", "workspace_bytes"),
+    [
+        # So little workspace that a frame of 16 rows takes several passes, and probes their own.
+        pytest.param("hermes", 1 << 14, id="probes of their own"),
+        pytest.param("hermes", 1 << 20, id="probes that ride"),
+        pytest.param("hermes-released", 1 << 20, id="embeddings"),
+    ],
+)
+def test_a_question_is_next_whatever_its_own_stream_is_doing_and_changes_nothing(
+    policy: str,
+    workspace_bytes: int,
     runtime: Runtime,
     visual_tokens: VisualTokens,
     snapshot: Snapshot,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    calls = Calls(monkeypatch)
+
     def session() -> Session:
-        # So little workspace that a frame of 16 rows takes several passes.
         return runtime.session(
-            policy="hermes",
+            policy=policy,
             budget_tokens=64,
             chunk_frames=4,
             reserve_tokens=256,
-            workspace_bytes=1 << 14,
+            workspace_bytes=workspace_bytes,
         )
 
     alone, asked = session(), session()
     for chunk in range(3):
-        alone.feed_tokens(visual_tokens(4, chunk), float(chunk))
-    for chunk in range(2):
-        asked.feed_tokens(visual_tokens(4, chunk), float(chunk))
+        for one in (alone, asked):
+            one.feed_tokens(visual_tokens(4, chunk), float(chunk))
+    held_up, answers, params = set[str](), list[Answer](), SamplingParams(max_new_tokens=2)
+    for index in itertools.count():
+        tokens, at = visual_tokens(4, 3 + index), 3.0 + index
+        calls.hold(-1)
+        alone.feed_tokens(tokens, at)
+        of_a_chunk = [name for name, _ in calls.made]
+        if index >= len(of_a_chunk):
+            break
+        held_up.add(of_a_chunk[index])
+        feeder, asker = calls.ask_behind(
+            index,
+            asked,
+            partial(asked.feed_tokens, tokens, at),
+            lambda: answers.append(asked.ask([5, 6, 7], params)),
+        )
+        assert len(answers) == index + 1
+        askers = [i for i, (_, thread) in enumerate(calls.made) if thread == asker]
+        # Behind the call that was held up, and all of them at once.
+        assert askers == [*range(index + 1, index + 1 + len(askers))]
+        assert [name for name, thread in calls.made if thread == feeder] == of_a_chunk
+        assert snapshot(asked) == snapshot(alone)
+    assert {"decoder", "score", "compact"} <= held_up
 
-    passes: list[int] = []
-    in_call, go_on = threading.Event(), threading.Event()
-    run = asked._parts.runner.run
 
-    def observed(store: Any, embeds: Any, **options: Any) -> Any:
-        passes.append(threading.get_ident())
-        if len(passes) == 2:
-            in_call.set()
-            assert go_on.wait(20)
-        return run(store, embeds, **options)
-
-    monkeypatch.setattr(asked._parts.runner, "run", observed)
-    feeder = threading.Thread(target=lambda: asked.feed_tokens(visual_tokens(4, 2), 2.0))
-    feeder.start()
-    assert in_call.wait(20)
-    answers = []
-    asker = threading.Thread(
-        target=lambda: answers.append(asked.ask([5, 6, 7], SamplingParams(max_new_tokens=3)))
+@pytest.mark.parametrize("index", range(3))
+def test_a_question_that_comes_with_the_first_frame_waits_until_there_is_something_to_see(
+    index: int, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = Calls(monkeypatch)
+    session = runtime.session(budget_tokens=64, chunk_frames=4, workspace_bytes=1 << 14)
+    answers: list[Answer] = []
+    calls.ask_behind(
+        index,
+        session,
+        lambda: session.feed(np.zeros((8, 8, 3), dtype=np.uint8), 1.0),
+        lambda: answers.append(session.ask([5, 6, 7])),
     )
-    asker.start()
-    until(lambda: len(asked._use._urgent) == 1)
-    go_on.set()
-    for thread in (asker, feeder):
-        thread.join(timeout=60)
-        assert not thread.is_alive()
-    first, last = passes.index(asker.ident or 0), len(passes) - passes[::-1].index(asker.ident or 0)
-    # Behind the pass that was running, all at once, and frames went on afterwards.
-    assert first == 2
-    assert set(passes[first:last]) == {asker.ident}
-    assert passes[last:] and set(passes[last:]) == {feeder.ident}
-    assert len(answers) == 1
-    assert snapshot(asked) == snapshot(alone)
+    assert [name for name, _ in calls.made[:3]] == ["vision", "decoder", "decoder"]
+    prefix_rows = session._parts.store.spec.prefix_rows
+    assert [answer.memory_rows > prefix_rows for answer in answers] == [True]
+
+
+def test_stages_do_not_count_the_time_that_others_have_the_session(
+    runtime: Runtime, visual_tokens: VisualTokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = Calls(monkeypatch)
+    session = runtime.session(policy="hermes", budget_tokens=64, chunk_frames=4)
+    for chunk in range(3):
+        session.feed_tokens(visual_tokens(4, chunk), float(chunk))
+    before = session.timings()
+    pause_s, took_s = 0.3, list[float]()
+
+    def feed() -> None:
+        began = time.monotonic()
+        session.feed_tokens(visual_tokens(4, 3), 3.0)
+        took_s.append(time.monotonic() - began)
+
+    def ask_at_leisure() -> None:
+        with session._use.urgent():
+            time.sleep(pause_s)
+
+    calls.ask_behind(2, session, feed, ask_at_leisure)
+    after = session.timings()
+    stages_ms = (
+        getattr(after, stage) - getattr(before, stage)
+        for stage in ("encode_ms", "score_ms", "compact_ms")
+    )
+    assert after.chunks == before.chunks + 1
+    assert 0 < sum(stages_ms) <= 1e3 * (took_s[0] - pause_s)
