@@ -37,7 +37,8 @@ def fill(session: Session, runtime: Runtime, random: np.random.Generator) -> Non
     frames = np.arange(budget, dtype=np.int64) // runtime.manifest.tokens_per_frame
     seen = int(frames[-1]) + 1
     store.commit(frames, frames.astype(np.float64))
-    session._parts.encoder.resume(0, StageTimes(frames=seen, chunks=seen))
+    times = StageTimes(frames=seen, chunks=seen)
+    session._parts.encoder.resume(0, times, float(seen))
     session._newest_s = float(seen)
 
 

@@ -80,7 +80,13 @@ def slice_rows_for(workspace_bytes: int, query_heads: int, capacity_rows: int) -
 
 
 class ChunkEncoder:
-    """Appends frames' rows to a memory and keeps it within its budget."""
+    """Appends frames' rows to a memory and keeps it within its budget.
+
+    Attributes:
+        times: what it has done, and how long that took.
+        newest_s: time of the newest row, whether its chunk is complete or not.
+        clock: as given.
+    """
 
     def __init__(
         self,
@@ -106,6 +112,7 @@ class ChunkEncoder:
         self.clock = clock
         self._frames_in_chunk = 0
         self.times = StageTimes()
+        self.newest_s = 0.0
 
     @property
     def open_chunk_frames(self) -> int:
@@ -117,9 +124,9 @@ class ChunkEncoder:
         """Frames until the chunk closes."""
         return self._shape.chunk_frames - self._frames_in_chunk
 
-    def resume(self, frames_in_chunk: int, times: StageTimes) -> None:
+    def resume(self, frames_in_chunk: int, times: StageTimes, newest_s: float) -> None:
         """Go on where a saved stream was."""
-        self._frames_in_chunk, self.times = frames_in_chunk, times
+        self._frames_in_chunk, self.times, self.newest_s = frames_in_chunk, times, newest_s
 
     def warm_up(self, largest: LargestCalls) -> None:
         """The largest calls once: what does not fit fails now, and nothing grows later."""
@@ -211,7 +218,7 @@ class ChunkEncoder:
         count = len(embeds)
         if probes is None:
             self._runner.run(self._store, (embeds,))
-            self._store.commit(frames, times)
+            self._commit(frames, times)
             return None
         ids = (*probes.working, *probes.long_term)
         offsets = np.concatenate([np.arange(count), count + np.asarray(probes.offsets())])
@@ -224,8 +231,13 @@ class ChunkEncoder:
             positions=self._store.positions(1) + offsets,
             probe_rows=len(ids),
         )
-        self._store.commit(frames, times)
+        self._commit(frames, times)
         return queries
+
+    def _commit(self, frames: Int64Array, times: Float64Array) -> None:
+        self._store.commit(frames, times)
+        if len(times):
+            self.newest_s = float(times[-1])
 
     def _close(self, scored: bool, probes: ProbeTokens | None, queries: View | None) -> None:
         attention: list[Float32Array | None] = [None] * len(self._store.rows)

@@ -118,7 +118,8 @@ def report_bands(layers: Sequence[LayerReport]) -> tuple[BandReport, ...]:
 
 
 def report_memory(parts: SessionParts, newest_s: float) -> MemoryReport:
-    """The whole memory of a session, held by the caller."""
+    """The whole memory of a session, held by the caller; ``newest_s`` of what it has taken."""
+    newest_s = max(newest_s, parts.encoder.newest_s)
     layers = report_layers(parts.store.rows, parts.policy.bands, newest_s, parts.bytes_per_row)
     waiting = parts.frames.waiting if parts.frames is not None else 0
     return MemoryReport(

@@ -195,7 +195,7 @@ def _load(
         )
         parts.store.load(layer, of_layer, keys, values)
     times = StageTimes(frames=record.frames, chunks=record.chunks, compactions=record.compactions)
-    parts.encoder.resume(record.frames_in_chunk, times)
+    parts.encoder.resume(record.frames_in_chunk, times, record.newest_s)
     if parts.frames is not None:
         parts.frames.load(waiting)
     if (last := record.conversation) is not None:

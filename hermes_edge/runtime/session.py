@@ -234,7 +234,7 @@ class Session:
                 text=text,
                 token_ids=tuple(run.token_ids),
                 finish_reason=run.finish_reason,
-                video_time_s=self._newest_s,
+                video_time_s=self._parts.encoder.newest_s,
                 question_rows=len(ids),
                 memory_rows=max(map(len, self._parts.store.rows)),
                 catch_up_ms=catch_up_ms,

@@ -15,7 +15,7 @@ import pytest
 from hermes_edge.engines import Engine
 from hermes_edge.engines.views import Array
 from hermes_edge.errors import QuestionError
-from hermes_edge.runtime import Answer, Runtime, SamplingParams, Session
+from hermes_edge.runtime import Answer, MemoryReport, Runtime, SamplingParams, Session
 from hermes_edge.runtime.exclusive import Exclusive
 from hermes_edge.runtime.factory import SessionFactory
 from hermes_edge.runtime.turns import ANSWER_PATIENCE_S, Claim, Turns
@@ -330,15 +330,24 @@ def test_a_question_that_comes_with_the_first_frame_waits_until_there_is_somethi
     calls = Calls(monkeypatch)
     session = runtime.session(budget_tokens=64, chunk_frames=4, workspace_bytes=1 << 14)
     answers: list[Answer] = []
+    reports: list[MemoryReport] = []
+
+    def ask() -> None:
+        answers.append(session.ask([5, 6, 7]))
+        reports.append(session.memory())
+
     calls.ask_behind(
         index,
         session,
         lambda: session.feed(np.zeros((8, 8, 3), dtype=np.uint8), 1.0),
-        lambda: answers.append(session.ask([5, 6, 7])),
+        ask,
     )
     assert [name for name, _ in calls.made[:3]] == ["vision", "decoder", "decoder"]
     prefix_rows = session._parts.store.spec.prefix_rows
     assert [answer.memory_rows > prefix_rows for answer in answers] == [True]
+    # Though the feed has not returned when it is asked.
+    assert [answer.video_time_s for answer in answers] == [1.0]
+    assert [report.newest_s for report in reports] == [1.0]
 
 
 def test_stages_do_not_count_the_time_that_others_have_the_session(
