@@ -16,6 +16,7 @@ from pathlib import Path
 
 from hermes_edge.errors import SettingsError, SnapshotError, StorageError
 from hermes_edge.snapshots.file import SnapshotFile
+from hermes_edge.snapshots.lock import StreamLock
 from hermes_edge.snapshots.record import STREAM_NAME, check_stream_name
 from hermes_edge.storage import remove_leftovers
 
@@ -46,6 +47,20 @@ class SnapshotFolder:
                 fix="Choose another folder, or give this one to the user that runs hermes-edge",
             )
         remove_leftovers(self.path)
+        self._lock = StreamLock(self.path, stream)
+
+    def lock(self) -> None:
+        """Keep others from writing the stream here; again, to see that it holds.
+
+        Raises:
+            SettingsError: another one does so.
+            StorageError: the folder cannot be locked.
+        """
+        self._lock.take()
+
+    def unlock(self) -> None:
+        """Let others write it. Twice is fine."""
+        self._lock.give_back()
 
     def next_path(self, moment: datetime) -> Path:
         """A name for a snapshot of this moment, later than all others of the stream.

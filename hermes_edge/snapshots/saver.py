@@ -56,8 +56,9 @@ class Saveable(Protocol):
 class Saver:
     """A thread that saves a session at intervals, and once more at the end.
 
-    A save that fails leaves the stream and the older snapshots alone: it is logged once until one
-    succeeds, counted, and tried again after the next interval. ::
+    A save that fails, for whatever reason, leaves the stream and the older snapshots alone: it is
+    counted, each kind of error is logged once until a save succeeds, and it is tried again after
+    the next interval. ::
 
         with runtime.session() as session, Saver(session, "snapshots", every_s=60, keep=3):
             ...
@@ -66,7 +67,7 @@ class Saver:
     def __init__(
         self,
         session: Saveable,
-        folder: str | Path,
+        folder: str | Path | SnapshotFolder,
         *,
         every_s: float,
         keep: int = 3,
@@ -76,26 +77,33 @@ class Saver:
 
         Args:
             session: what is saved; close the saver first.
-            folder: made where it is missing.
+            folder: made where it is missing, and locked: one saver writes a stream there, of all
+                processes. Or the :class:`SnapshotFolder` of a stream, which may be locked already.
             every_s: from the beginning of a save to that of the next.
             keep: good snapshots of this stream that stay; older ones are deleted when a new one
                 is in place.
             stream: begins the files' names.
 
         Raises:
-            StorageError: the folder cannot be made or written.
-            SettingsError: an interval or number out of range, or a name that files cannot have.
+            StorageError: the folder cannot be made, written or locked.
+            SettingsError: an interval or number out of range, a name that files cannot have, or
+                another process saves the stream there.
         """
         if not 0 < every_s < threading.TIMEOUT_MAX:
             raise SettingsError("save-every is out of range", required="above 0 s", found=every_s)
         if keep < 1:
             raise SettingsError("keep is out of range", required="at least 1", found=keep)
         self._session, self._every_s, self._keep = session, every_s, keep
-        self._folder = SnapshotFolder(folder, stream)
+        if not isinstance(folder, SnapshotFolder):
+            folder = SnapshotFolder(folder, stream)
+        self._folder = folder
+        self._folder.lock()
+        self._writers = 2  # the thread, and who closes
         self._counts = SaverCounts()
         self._lock = threading.Lock()
         self._written: set[Path] = set()
         self._failing_since: int | None = None
+        self._told: set[type[Exception]] = set()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="hermes-edge-saver", daemon=True)
         self._thread.start()
@@ -122,8 +130,10 @@ class Saver:
         if self._stop.is_set():
             return
         self._stop.set()
+        failed_with = self._guarded(self._save)
+        self._leave()
         # A thread that holds a streamed answer cannot save, and the other thread waits for it.
-        if self._guarded(self._save) is not QuestionError:
+        if failed_with is not QuestionError:
             self._thread.join()
 
     def _run(self) -> None:
@@ -133,18 +143,29 @@ class Saver:
         while not self._stop.wait(max(due - time.monotonic(), 0.0)):
             due = time.monotonic() + self._every_s
             self._guarded(self._save)
+        self._leave()
 
-    def _guarded(self, work: Callable[[], None]) -> type[HermesEdgeError] | None:
-        """Do it; the class of the error where it failed."""
+    def _leave(self) -> None:
+        """The last one to write unlocks."""
+        with self._lock:
+            self._writers -= 1
+            last = self._writers == 0
+        if last:
+            self._folder.unlock()
+
+    def _guarded(self, work: Callable[[], None]) -> type[Exception] | None:
+        """Do it; the class of the error where it failed, of whatever kind: the next is tried."""
         try:
             work()
-        except HermesEdgeError as error:
+        except Exception as error:
             self._failed(error)
             return type(error)
         return None
 
     def _save(self) -> None:
         with self._lock:
+            # Once more: somebody may have deleted the folder or the lock's file.
+            self._folder.lock()
             path = self._folder.next_path(now())
         saved = self._session.save(path, stream=self._folder.stream)
         with self._lock:
@@ -170,19 +191,25 @@ class Saver:
                 total_ms=self._counts.total_ms + saved.total_ms,
             )
             failures, self._failing_since = self._counts.failures, None
+            self._told.clear()
         if failing_since is not None:
             _log.warning("saving works again after %d failures", failures - failing_since)
 
-    def _failed(self, error: HermesEdgeError) -> None:
+    def _failed(self, error: Exception) -> None:
+        kind, foreseen = type(error), isinstance(error, HermesEdgeError)
+        named = f"{kind.__name__}: {error}" if str(error) else kind.__name__
         with self._lock:
-            first = self._failing_since is None
-            if first:
+            if self._failing_since is None:
                 self._failing_since = self._counts.failures
             self._counts = replace(self._counts, failures=self._counts.failures + 1)
-        if first:
+            new = kind not in self._told
+            self._told.add(kind)
+        if new:
             _log.error(
                 "the memory could not be saved; the stream goes on, older snapshots stay, and it "
                 "is tried every %g s: %s",
                 self._every_s,
-                error,
+                error if foreseen else named,
+                # Nobody has thought of it: where it came from must be seen.
+                exc_info=None if foreseen else error,
             )

@@ -106,6 +106,52 @@ def test_a_second_series_of_failures_is_said_again(
     assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"] * 2
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (MemoryError(), "MemoryError"),
+        (MemoryError("Unable to allocate 7 GiB"), "MemoryError: Unable to allocate 7 GiB"),
+        (KeyError("layer"), "KeyError: 'layer'"),
+    ],
+)
+def test_errors_that_nobody_foresaw_are_failures_like_others(
+    fake: Fake, tmp_path: Path, caplog: pytest.LogCaptureFixture, error: Exception, told: str
+) -> None:
+    fake.fails_with = error
+    with Saver(fake, tmp_path, every_s=OFTEN_S) as saver:
+        await_(fake.tries, 4)
+        failures = saver.counts.failures
+        fake.fails_with = None
+        while saver.counts.saves == 0:
+            time.sleep(0.001)
+    assert failures >= 3
+    first, again = caplog.records
+    assert first.getMessage().endswith(f"and it is tried every 0.01 s: {told}")
+    # Where it came from is seen, which an error of a disk need not tell.
+    assert first.exc_info is not None
+    assert again.getMessage().startswith("saving works again after ")
+
+
+def test_closing_fails_like_any_save(fake: Fake, tmp_path: Path) -> None:
+    fake.fails_with = MemoryError()
+    with Saver(fake, tmp_path, every_s=NEVER_S) as saver:
+        pass
+    assert saver.counts.failures == 1
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_each_kind_of_error_is_said_once(
+    fake: Fake, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Saver(fake, tmp_path, every_s=OFTEN_S):
+        for error in (StorageError("no room"), MemoryError(), StorageError("no room")):
+            fake.fails_with, fake.tries = error, threading.Semaphore(0)
+            await_(fake.tries, 3)
+    told = [record.getMessage().rpartition(": ")[2] for record in caplog.records]
+    assert told == ["no room", "MemoryError"]
+    assert [record.exc_info is None for record in caplog.records] == [True, False]
+
+
 def test_old_snapshots_that_are_damaged_do_not_count(
     fake: Fake, write: Write, tmp_path: Path
 ) -> None:
