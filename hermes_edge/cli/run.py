@@ -85,13 +85,17 @@ def run_streams(
     from hermes_edge.cli.streams import (
         Asked,
         check_budgets,
+        check_names,
         check_questions,
+        locked_folders,
         open_streams,
         parse_addresses,
     )
     from hermes_edge.service.questions import parse_question
 
     addresses = parse_addresses(texts)
+    if settings.snapshots is not None:
+        check_names(addresses)
     questions = [parse_question(text) for text in asks]
     check_questions(questions, addresses)
     check_budgets(settings.stream_budget, addresses)
@@ -110,8 +114,9 @@ def run_streams(
             (address, opened.enter_context(address.open(settings.fps, insists=insists)))
             for address in addresses
         ]
+        folders = opened.enter_context(locked_folders(addresses, settings.snapshots))
         runtime = load_runtime(settings)
-        streams = open_streams(sources, runtime, settings, asked, transcript)
+        streams = open_streams(sources, folders, runtime, settings, asked, transcript)
         for stream in streams:
             opened.callback(stream.close)
         with _service(runtime, streams, settings, table=table) as (service, look):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
+import re
+import shlex
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -19,8 +21,9 @@ from hermes_edge.runtime.restoring import Restored, restore_session
 from hermes_edge.service.questions import TimedQuestion
 from hermes_edge.service.stream import Listener, Stream, StreamPlan
 from hermes_edge.settings import Settings
-from hermes_edge.snapshots import Saver
+from hermes_edge.snapshots import Saver, SnapshotFolder
 from hermes_edge.snapshots.folder import newest_first
+from hermes_edge.snapshots.record import check_stream_name
 from hermes_edge.sources import Address, Capture, Source, parse_address
 from hermes_edge.units import parse_budget
 
@@ -49,14 +52,31 @@ def parse_addresses(texts: Sequence[str]) -> list[Address]:
     addresses = [parse_address(text) for text in texts]
     counts = Counter(address.name for address in addresses)
     if twice := [name for name, count in counts.items() if count > 1]:
+        first = next(address for address in addresses if address.name == twice[0])
         raise SettingsError(
             "a stream's name is used twice",
             required="names that differ",
             found=", ".join(twice),
-            fix=f"Name them: {twice[0]}-1="
-            + next(address.shown for address in addresses if address.name == twice[0]),
+            fix=f"Name them: {_proposed_name(first)}-1={first.shown}",
         )
     return addresses
+
+
+def check_names(addresses: Sequence[Address]) -> None:
+    """Refuse a stream whose snapshots could not have its name.
+
+    Raises:
+        SettingsError: the name cannot be a part of a file's.
+    """
+    for address in addresses:
+        named = shlex.quote(f"{_proposed_name(address)}={address.shown}")
+        check_stream_name(address.name, fix=f"Name it: {named}")
+
+
+def _proposed_name(address: Address) -> str:
+    """Like the stream's, and one that may stand before an address."""
+    name = re.sub(r"[^A-Za-z0-9_]+", "-", address.name)
+    return name.lstrip("-_0123456789")[:80].rstrip("-") or "stream"
 
 
 def check_questions(questions: Sequence[TimedQuestion], addresses: Sequence[Address]) -> None:
@@ -93,8 +113,27 @@ def check_budgets(texts: Sequence[str], addresses: Sequence[Address]) -> None:
         parse_budget(budget)
 
 
+@contextmanager
+def locked_folders(
+    addresses: Sequence[Address], path: Path | None
+) -> Iterator[dict[str, SnapshotFolder]]:
+    """Where each stream's snapshots go, by its name; meanwhile no other process writes them.
+
+    Raises:
+        SettingsError: another process does.
+        StorageError: the folder cannot be made, written or locked.
+    """
+    folders = {a.name: SnapshotFolder(path, a.name) for a in addresses if path is not None}
+    with ExitStack() as locked:
+        for folder in folders.values():
+            locked.callback(folder.unlock)
+            folder.lock()
+        yield folders
+
+
 def open_streams(
     sources: Sequence[tuple[Address, Source]],
+    folders: Mapping[str, SnapshotFolder],
     runtime: Runtime,
     settings: Settings,
     asked: Asked,
@@ -105,13 +144,14 @@ def open_streams(
     Raises:
         BudgetError: the streams do not fit the device together.
         SnapshotError: there are snapshots of a stream, and none that can be restored.
-        StorageError: the snapshots' folder cannot be written.
+        StorageError: the snapshots' folder cannot be read.
         SettingsError: as of :meth:`Runtime.session`.
     """
     with ExitStack() as opened:
         streams = []
         for address, source in sources:
-            stream = _open_stream(address, source, runtime, settings, asked, listener)
+            folder = folders.get(address.name)
+            stream = _open_stream(address, source, folder, runtime, settings, asked, listener)
             opened.callback(stream.close)
             streams.append(stream)
         opened.pop_all()
@@ -121,13 +161,14 @@ def open_streams(
 def _open_stream(
     address: Address,
     source: Source,
+    folder: SnapshotFolder | None,
     runtime: Runtime,
     settings: Settings,
     asked: Asked,
     listener: Listener,
 ) -> Stream:
     options = _options(settings, address.name)
-    restored = _restored(address.name, runtime, settings.snapshots, options)
+    restored = _restored(folder, runtime, options) if folder is not None else None
     session = restored.session if restored else runtime.session(name=address.name, **options)
     chunk_frames = session.chunk_frames
     plan = StreamPlan(
@@ -141,14 +182,8 @@ def _open_stream(
         restored=restored is not None,
     )
     saver = None
-    if settings.snapshots is not None:
-        saver = Saver(
-            session,
-            settings.snapshots,
-            every_s=settings.save_every,
-            keep=settings.keep,
-            stream=address.name,
-        )
+    if folder is not None:
+        saver = Saver(session, folder, every_s=settings.save_every, keep=settings.keep)
     vision = runtime.manifest.vision
     capture = Capture(
         source,
@@ -179,16 +214,14 @@ def _options(settings: Settings, name: str) -> dict[str, Any]:
     }
 
 
-def _restored(
-    name: str, runtime: Runtime, folder: Path | None, options: dict[str, Any]
-) -> Restored | None:
+def _restored(folder: SnapshotFolder, runtime: Runtime, options: dict[str, Any]) -> Restored | None:
     """The newest good memory of a stream; None where none was ever saved."""
-    if folder is None or not folder.is_dir() or not newest_first(folder, name):
+    if not newest_first(folder.path, folder.stream):
         return None
-    restored = restore_session(runtime, folder, name, None, options)
+    restored = restore_session(runtime, folder.path, folder.stream, None, options)
     log.info(
         "%s: goes on from %s, %d frames until %.1f s",
-        name,
+        folder.stream,
         restored.path.name,
         restored.record.frames + restored.record.waiting_frames,
         restored.record.newest_s,

@@ -99,17 +99,18 @@ class SnapshotRecord(_Record):
     conversation: Conversation | None
 
 
-def check_stream_name(name: str) -> str:
+def check_stream_name(name: object, fix: str | None = None) -> str:
     """The same name.
 
     Raises:
-        SettingsError: it cannot be a part of a file's name.
+        SettingsError: it cannot be a part of a file's name; ``fix`` is what helps.
     """
-    if re.fullmatch(STREAM_NAME, name, re.A) is None:
+    if not isinstance(name, str) or re.fullmatch(STREAM_NAME, name, re.A) is None:
         raise SettingsError(
             "the stream's name cannot be used in a file name",
             required="1 to 100 of A-Z a-z 0-9 _ - . (neither - nor . in front)",
             found=ascii(name),
+            fix=fix,
         )
     return name
 
