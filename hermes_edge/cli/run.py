@@ -126,9 +126,22 @@ def run_streams(
         for stream in streams:
             if stream.error is None:
                 transcript.summary(runtime.manifest, stream)
-    for stream in streams:
-        if stream.error is not None:
-            raise stream.error
+    _raise_failures([stream for stream in streams if stream.error is not None])
+
+
+def _raise_failures(failed: list[Stream]) -> None:
+    """End with the first one's error; where the log has it already, without its words."""
+    if not failed or (error := failed[0].error) is None:
+        return
+    # Nobody is there to read that a pipe is closed, and what is no Exception wants to end it all.
+    if not failed[0].told or isinstance(error, BrokenPipeError) or not isinstance(error, Exception):
+        raise error
+    kind = type(error) if isinstance(error, HermesEdgeError) else HermesEdgeError
+    raise kind(
+        "not every stream did what it was asked",
+        found=", ".join(stream.name for stream in failed),
+        fix="The lines above say why",
+    )
 
 
 def load_runtime(settings: Settings) -> Runtime:
@@ -206,9 +219,10 @@ def _service(
         yield service, drawn.look if drawn is not None else None
 
 
-def _leave_hanging(took_s: float) -> None:
+def _leave_hanging(_: float) -> None:
     # Nothing in this process can end the call, or a thread that waits for it.
-    stderr().print(f"error: an engine call has not returned for {took_s:.0f} s", style="red")
+    # The watchdog's line has said for how long.
+    stderr().print("error: the process ends, because nothing else can end that call", style="red")
     os._exit(EngineError.exit_code)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hermes_edge.engines.views import Array
-from hermes_edge.errors import SettingsError, SnapshotError
+from hermes_edge.errors import HermesEdgeError, SettingsError, SnapshotError
 from hermes_edge.manifest import TOLERANCES, Manifest
 from hermes_edge.memory import History
 from hermes_edge.memory.base import LayerRows
@@ -76,15 +76,24 @@ def restore_session(
         except SnapshotError as error:
             if not path.is_dir():
                 raise
-            _log.warning("an older snapshot is looked for: %s", error)
             refused.append((candidate, error))
             continue
+        except HermesEdgeError:
+            _tell(refused)
+            raise
+        _tell(refused)
         return Restored(session, candidate, record, deviation, tuple(refused))
     raise SnapshotError(
         f"{path} holds no snapshot to restore",
         required="a good one" if stream is None else f"a good one of the stream {stream}",
         found="; ".join(str(error) for _, error in refused) or "none",
     )
+
+
+def _tell(refused: Sequence[tuple[Path, SnapshotError]]) -> None:
+    """Say what was passed over. Where none is good, all of it is in the error instead."""
+    for _, error in refused:
+        _log.warning("a newer snapshot is passed over: %s", error)
 
 
 def verify_file(runtime: Runtime, path: Path) -> float:

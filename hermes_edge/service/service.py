@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from hermes_edge.errors import HermesEdgeError
 from hermes_edge.process import resident_bytes
 from hermes_edge.runtime import Runtime
 from hermes_edge.service.status import StreamStatus
@@ -75,9 +76,8 @@ class Service:
             look: called many times a second.
         """
         due_s = time.monotonic() + SUMMARY_EVERY_S
-        told: set[str] = set()
         while not all(stream.ended for stream in self.streams):
-            self._tell_failures(told)
+            self._tell_failures()
             if look is not None:
                 look()
             if stop.wait(_LOOK_EVERY_S):
@@ -85,9 +85,7 @@ class Service:
             if time.monotonic() >= due_s:
                 due_s += SUMMARY_EVERY_S
                 self.log_summary()
-        if len(self.streams) > 1:
-            # Of one stream alone its error is what the caller raises.
-            self._tell_failures(told)
+        self._tell_failures()
 
     def stop(self) -> None:
         """End all streams: the call in flight is finished, memories are saved."""
@@ -99,6 +97,7 @@ class Service:
             thread.start()
         for thread in ending:
             thread.join()
+        self._tell_failures()
         self._watchdog.close()
 
     def log_summary(self) -> None:
@@ -108,12 +107,19 @@ class Service:
         figures = {"streams": [figures_of(stream) for stream in streams]}
         log.info("%s", told, extra={"figures": {**figures, "resident_bytes": resident_bytes()}})
 
-    def _tell_failures(self, told: set[str]) -> None:
-        """Log each once; ``told`` are the streams whose failures have been."""
-        for stream in self.streams:
-            if stream.ended and stream.error is not None and stream.name not in told:
-                told.add(stream.name)
-                log.error("%s: %s", stream.name, str(stream.error) or type(stream.error).__name__)
+    def _tell_failures(self) -> None:
+        """Log each once, when it comes; of one stream alone its error is what the caller raises."""
+        for stream in self.streams if len(self.streams) > 1 else ():
+            error = stream.error
+            if stream.ended and error is not None and not stream.told:
+                stream.told = True
+                foreseen = isinstance(error, HermesEdgeError | OSError)
+                log.error(
+                    "%s: %s",
+                    stream.name,
+                    str(error) or type(error).__name__,
+                    exc_info=None if foreseen else error,
+                )
 
     def _silences(self) -> Mapping[str, float]:
         return {stream.name: stream.silent_s for stream in self.streams if not stream.ended}

@@ -79,6 +79,8 @@ class Stream:
         self._capture, self._listener, self._saver = capture, listener, saver
         self.error: BaseException | None = None
         """What ended the stream, or the first question that could not be asked."""
+        self.told = False
+        """Whether the log has that error already."""
         self.unanswered = len(plan.questions)
         self._state: State = "starting"
         self._stopping = False
@@ -189,7 +191,7 @@ class Stream:
                 self._watch()
             state = "ended"
         except BaseException as error:  # of any kind: raised again by whoever waits for the stream
-            self.error = error
+            self.error, self.told = error, False
         finally:
             # Whatever happens: a service waits for it.
             self._state = state
@@ -246,7 +248,7 @@ class Stream:
                 raise
             # What cannot be asked is no reason to look away from what comes only once.
             log.warning("%s: %s", self.name, error)
-            self.error = self.error or error
+            self.error, self.told = self.error or error, True
             return
         self.unanswered -= 1
         self._count(pieces.answer)

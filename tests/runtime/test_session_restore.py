@@ -323,12 +323,22 @@ def test_the_newest_good_one_is_restored_and_that_is_said(
     assert restored.session.memory().frames_seen == 2
     assert [path.name for path, _ in restored.refused] == [name(2), name(1)]
     assert caplog.messages == [
-        f"an older snapshot is looked for: {error}" for _, error in restored.refused
+        f"a newer snapshot is passed over: {error}" for _, error in restored.refused
     ]
     assert "waiting.frames" in caplog.messages[0]
 
 
-def test_no_good_one(runtime: Runtime, folder: Path) -> None:
+def test_what_is_passed_over_is_said_where_an_older_one_is_refused_for_its_settings(
+    runtime: Runtime, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    os.truncate(folder / name(2), 1000)
+    with pytest.raises(SettingsError, match=f"{name(1)} was saved with other settings"):
+        runtime.restore(folder, policy="uniform")
+    (message,) = caplog.messages
+    assert message.startswith(f"a newer snapshot is passed over: {folder / name(2)} ")
+
+
+def test_no_good_one(runtime: Runtime, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     for second in range(3):
         os.truncate(folder / name(second), 7)
     refusals = "; ".join(
@@ -339,6 +349,8 @@ def test_no_good_one(runtime: Runtime, folder: Path) -> None:
     text = f"{folder} holds no snapshot to restore: required a good one, found {refusals}"
     with pytest.raises(SnapshotError, match=rf"\A{re.escape(text)}\Z"):
         runtime.restore(folder)
+    # The error says all of it.
+    assert caplog.messages == []
 
 
 def test_a_folder_of_several_streams(runtime: Runtime, folder: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hermes_edge.errors import QuestionError
+from hermes_edge.errors import BudgetError, QuestionError
 from hermes_edge.runtime import Answer, Runtime, SamplingParams
 from hermes_edge.service.questions import DueQuestion, TimedQuestion
 from hermes_edge.service.service import Service
@@ -94,6 +94,41 @@ def test_all_streams_that_fail_are_told_of(
         "hall: MemoryError",
         "yard: no picture",
     ]
+    # Nobody foresaw them: where they came from is told, too.
+    assert all(record.exc_info for record in caplog.records)
+    assert all(stream.told for stream in streams)
+
+
+@pytest.mark.parametrize("names", [["yard"], ["yard", "hall"]])
+def test_a_failure_is_told_by_the_log_or_of_one_stream_alone_by_whoever_waits(
+    runtime: Runtime, door: Any, caplog: pytest.LogCaptureFixture, names: list[str]
+) -> None:
+    """Also where streams fail while they are told to end, behind a question that was told of."""
+    go_on = threading.Event()
+
+    class Raising(Deaf):
+        def question(self, stream: Stream, due: DueQuestion) -> None:
+            go_on.wait(60)
+            raise BudgetError(f"{stream.name} is full")
+
+    sources = [type(door)(name) for name in names]
+    questions = [TimedQuestion(0.0, "What?")]
+    streams = [_stream(runtime, source, Raising(), questions=questions) for source in sources]
+    service, stop = _service(runtime, streams), threading.Event()
+    for source, stream in zip(sources, streams, strict=True):
+        source.put(0.0, 1.0)
+        stream.error, stream.told = QuestionError("too long"), True
+    stop.set()
+    service.wait(stop)
+    assert caplog.messages == []
+    go_on.set()
+    _until(lambda: all(stream.ended for stream in streams))
+    service.stop()
+    assert [str(stream.error) for stream in streams] == [f"{name} is full" for name in names]
+    several = len(names) > 1
+    assert caplog.messages == ([f"{name}: {name} is full" for name in names] if several else [])
+    assert [stream.told for stream in streams] == [several] * len(streams)
+    assert [record.exc_info for record in caplog.records] == [None] * len(caplog.records)
 
 
 def test_leaving_cuts_an_answer_and_asks_no_more(

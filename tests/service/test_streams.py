@@ -193,6 +193,7 @@ def test_a_question_that_cannot_be_asked_does_not_end_a_live_stream(
     assert [text for what, text in heard.log if what == "answered"] == ["What?"]
     assert "door: the question does not fit the reserve" in caplog.text
     assert isinstance(stream.error, QuestionError)
+    assert stream.told
     assert stream.unanswered == 1
     stream.close()
 
