@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import operator
+import os
+import reprlib
+from numbers import Real
+from pathlib import Path
 from typing import Any
 
 from hermes_edge.errors import SettingsError
@@ -48,6 +53,81 @@ def check_text(**values: object) -> None:
     for name, value in values.items():
         if not isinstance(value, str):
             raise SettingsError(f"{name} is not text", required="text", found=repr(value))
+
+
+def real(value: object) -> float | None:
+    """A real number, which may be infinite or NaN; None for anything else, or beyond floats."""
+    try:
+        return float(value) if isinstance(value, Real) and not isinstance(value, bool) else None
+    except OverflowError:
+        return None
+
+
+def seconds(name: str, value: object, *, most: float = math.inf) -> float:
+    """A time above 0, at most ``most``.
+
+    Raises:
+        SettingsError: it is none.
+    """
+    number = real(value)
+    if number is None:
+        raise SettingsError(
+            f"{name} is not a number", required="a number, above 0 s", found=reprlib.repr(value)
+        )
+    if not 0 < number <= most:
+        raise SettingsError(f"{name} is out of range", required="above 0 s", found=number)
+    return number
+
+
+def path_of(name: str, value: object) -> Path:
+    """A path, from one or from its text.
+
+    Raises:
+        SettingsError: it is neither, or holds a zero byte.
+    """
+    text = os.fspath(value) if isinstance(value, os.PathLike) else value
+    check_text(**{name: text})
+    if "\0" in str(text):
+        raise SettingsError(f"{name} holds a zero byte", required="a path", found=repr(text))
+    return Path(str(text))
+
+
+def check_function(name: str, value: object) -> None:
+    """Refuse what cannot be called.
+
+    Raises:
+        SettingsError: it is no function.
+    """
+    if not callable(value):
+        found = reprlib.repr(value)
+        raise SettingsError(f"{name} is no function", required="a function", found=found)
+
+
+def check_kind(name: str, value: object, kind: type) -> None:
+    """Refuse what is of another class.
+
+    Raises:
+        SettingsError: it is.
+    """
+    if not isinstance(value, kind):
+        required, found = f"an instance of {kind.__name__}", reprlib.repr(value)
+        raise SettingsError(f"{name} is of another type", required=required, found=found)
+
+
+def token_ids(name: str, values: object) -> tuple[int, ...]:
+    """The token ids of a sequence.
+
+    Raises:
+        SettingsError: it is none, or holds anything else than whole numbers.
+    """
+    ids = whole_numbers(values)
+    if ids is None:
+        raise SettingsError(
+            f"{name} are not token ids",
+            required="a list of whole numbers",
+            found=reprlib.repr(values),
+        )
+    return ids
 
 
 def whole_numbers(values: object) -> tuple[int, ...] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import get_args
 
 from hermes_edge.errors import SettingsError
 from hermes_edge.memory.base import Policy, Scoring
@@ -22,6 +23,7 @@ __all__ = ["POLICY_NAMES", "History", "apply_plan", "make_policy", "probe_texts"
 
 POLICY_NAMES = ("hermes", "hermes-released", "window", "uniform", "random", "full")
 
+_OPTIONS = {"scoring": Scoring, "reindexing": Reindexing, "smoothing": Smoothing}
 _SELECTIONS = {"window": newest_rows, "uniform": spread_frames, "random": random_rows}
 
 
@@ -49,11 +51,15 @@ def make_policy(
         smoothing: of the hermes policies; ``recursive`` by default.
 
     Raises:
-        SettingsError: unknown name, or an option that the policy does not have.
+        SettingsError: unknown name or word, or an option that the policy does not have.
         BudgetError: a budget that keeps nothing, or too few layers for three bands.
     """
     if name not in POLICY_NAMES:
         raise SettingsError("unknown policy", required=", ".join(POLICY_NAMES), found=repr(name))
+    words = {"scoring": scoring, "reindexing": reindexing, "smoothing": smoothing}
+    for option, word in words.items():
+        if word is not None and word not in (known := get_args(_OPTIONS[option])):
+            raise SettingsError(f"unknown {option}", required=" or ".join(known), found=repr(word))
     limit = PositionLimit(max_positions, reserve_rows)
     if name in ("hermes", "hermes-released"):
         params = HERMES if name == "hermes" else released()

@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from hermes_edge.arguments import whole_numbers
+from hermes_edge.arguments import check_kind, whole_numbers
 from hermes_edge.engines import EmbeddingTable
 from hermes_edge.engines.views import Array
 from hermes_edge.errors import QuestionError
@@ -75,7 +75,9 @@ class AnswerRun:
 
         Raises:
             QuestionError: question and answer do not fit the reserve.
+            SettingsError: ``params`` are none.
         """
+        check_kind("params", params, SamplingParams)
         reserve = self._store.spec.reserve_rows
         if len(question_ids) + params.max_new_tokens > reserve:
             raise QuestionError(

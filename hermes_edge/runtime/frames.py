@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from hermes_edge.arguments import real
 from hermes_edge.contract import DType
 from hermes_edge.engines import Device, Engine, View
 from hermes_edge.engines.views import Array
@@ -145,31 +147,42 @@ def checked_tokens(visual_tokens: Array, shape: tuple[int, int], dtype: DType) -
     return rows
 
 
-def frame_times(at: float | Sequence[float], count: int) -> list[float]:
+def capture_time(captured_s: float | None) -> float | None:
+    """The same time; None stays None.
+
+    Raises:
+        SourceError: it is no finite number.
+    """
+    if captured_s is None:
+        return None
+    time = real(captured_s)
+    if time is None or not math.isfinite(time):
+        raise SourceError(
+            "the time of a capture is not a number",
+            required="seconds of time.monotonic()",
+            found=reprlib.repr(captured_s),
+        )
+    return time
+
+
+def frame_times(at: float | Sequence[float], count: int, newest_s: float) -> list[float]:
     """Seconds of ``count`` frames, from one time for all of them or one for each.
 
     Raises:
-        SourceError: another number of times, or something else than numbers.
+        SourceError: another number of times, something else than numbers, or times that do not go
+            on from ``newest_s``.
     """
     try:
         given = np.asarray(at, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise SourceError("a time is not a number", required="seconds", found=repr(at)) from None
     times = np.full(count, given) if given.ndim == 0 else given
     if times.shape != (count,):
         raise SourceError("wrong number of times", required=count, found=times.size)
-    return [float(time) for time in times]
-
-
-def check_times(times: Sequence[float], newest_s: float) -> None:
-    """Refuse times that do not go on from ``newest_s``.
-
-    Raises:
-        SourceError: one runs backwards, or is not finite.
-    """
-    for at in times:
-        if not math.isfinite(at) or at < newest_s:
+    for time in times:
+        if not math.isfinite(time) or time < newest_s:
             raise SourceError(
-                "time runs backwards", required=f"at >= {newest_s:g} s", found=f"{at:g} s"
+                "time runs backwards", required=f"at >= {newest_s:g} s", found=f"{time:g} s"
             )
-        newest_s = at
+        newest_s = time
+    return [float(time) for time in times]

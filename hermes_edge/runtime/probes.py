@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from hermes_edge.arguments import check_kind, token_ids
 from hermes_edge.errors import SettingsError
 from hermes_edge.memory import History, probe_texts
 from hermes_edge.runtime.scoring import ProbeTokens
@@ -54,8 +55,11 @@ def bounded(probes: ProbeTokens, rows: int) -> ProbeTokens:
     """The same probes.
 
     Raises:
-        SettingsError: one is empty, or they do not fit ``rows`` rows together.
+        SettingsError: one is empty or no token ids, or they do not fit ``rows`` rows together.
     """
+    check_kind("what probes() gives", probes, ProbeTokens)
+    token_ids("the working probe's tokens", probes.working)
+    token_ids("the long-term probe's tokens", probes.long_term)
     if not (probes.working and probes.long_term and len(probes) <= rows):
         raise SettingsError(
             "the probes do not fit the reserve",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hermes_edge.arguments import check_text, token_ids, whole
 from hermes_edge.engines.views import Array
 from hermes_edge.errors import HermesEdgeError, SettingsError, SnapshotError
 from hermes_edge.manifest import TOLERANCES, Manifest
@@ -159,9 +160,13 @@ def _check_wanted(
     asked = {name: value for name, value in wanted.items() if value is not None}
     decoder, precision = runtime.manifest.decoder, runtime.manifest.precision
     if (nbytes := asked.pop("budget_bytes", None)) is not None:
-        asked["budget_tokens"] = int(str(nbytes)) // decoder.kv_bytes_per_token(precision)
+        given = whole("budget_bytes", nbytes)
+        asked["budget_tokens"] = given // decoder.kv_bytes_per_token(precision)
     if (system := asked.pop("system", None)) is not None:
+        check_text(system=system)
         asked["prefix_ids"] = runtime.prefix_ids(str(system))
+    elif "prefix_ids" in asked:
+        asked["prefix_ids"] = token_ids("prefix_ids", asked["prefix_ids"])
     if options.policy == "full":
         # A memory without eviction takes chunks of one frame, whatever is asked.
         asked.pop("chunk_frames", None)

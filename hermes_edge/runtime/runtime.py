@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from hermes_edge.arguments import check_text, optional_whole, whole, whole_numbers
+from hermes_edge.arguments import (
+    check_function,
+    check_text,
+    optional_whole,
+    path_of,
+    token_ids,
+    whole,
+)
 from hermes_edge.engines import Bundle
 from hermes_edge.engines.backends import Backend, open_backend
 from hermes_edge.engines.views import Array
@@ -84,10 +90,10 @@ class Runtime:
             EngineError: the device cannot be used.
             DependencyError: the device's backend is not installed.
         """
-        check_text(path=str(path) if isinstance(path, Path) else path)
+        folder = path_of("path", path)
         limit_bytes = optional_whole("memory_bytes", memory_bytes, least=1)
         return cls(
-            Bundle.open(path, check_hashes=check_hashes),
+            Bundle.open(folder, check_hashes=check_hashes),
             open_backend(device, backend, threads),
             limit_bytes,
         )
@@ -153,7 +159,8 @@ class Runtime:
         budget_tokens = optional_whole("budget_tokens", budget_tokens)
         budget_bytes = optional_whole("budget_bytes", budget_bytes)
         manifest = self.manifest
-        prefix = self.prefix_ids(system) if prefix_ids is None else _checked_ids(prefix_ids)
+        own = None if prefix_ids is None else token_ids("prefix_ids", prefix_ids)
+        prefix = self.prefix_ids(system) if own is None else own
         # A memory without eviction has nothing to do at the end of a chunk: fill it to the frame.
         chunk = 1 if policy == "full" else chunk_frames or manifest.chunk_frames
         chunk_rows = chunk * manifest.tokens_per_frame
@@ -195,10 +202,11 @@ class Runtime:
 
         Raises:
             SnapshotError: none is whole, of this bundle, and computes what it did when saved.
-            SettingsError: the snapshot was made with other settings than those wanted.
+            SettingsError: the snapshot was made with other settings than those wanted, or an
+                argument is of another type.
             BudgetError: its memory cannot be allocated here.
         """
-        return restore_session(self, Path(path), stream, probes, wanted).session
+        return restore_session(self, path_of("path", path), stream, probes, wanted).session
 
     def encode(self, frames: Sequence[UInt8Array]) -> Array:
         """Visual tokens [F*N, E] of frames, for :meth:`Session.feed_tokens` of several sessions.
@@ -227,6 +235,8 @@ class Runtime:
         Raises:
             SettingsError, BudgetError, BundleError: as of :meth:`session`.
         """
+        if probes is not None:
+            check_function("probes", probes)
         return self._factory.parts(name, options, plan_stream(options, self.manifest), probes)
 
     def prefix_ids(self, system: str | None) -> tuple[int, ...]:
@@ -242,14 +252,3 @@ class Runtime:
                 "this bundle has no tokenizer", required="prefix_ids", found="none given"
             )
         return tuple(self.codec.prefix_ids(system))
-
-
-def _checked_ids(prefix_ids: object) -> tuple[int, ...]:
-    ids = whole_numbers(prefix_ids)
-    if ids is None:
-        raise SettingsError(
-            "prefix_ids are not token ids",
-            required="a list of whole numbers",
-            found=reprlib.repr(prefix_ids),
-        )
-    return ids

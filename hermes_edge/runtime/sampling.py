@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Integral
 
 import numpy as np
 import numpy.typing as npt
 
+from hermes_edge.arguments import real
 from hermes_edge.errors import EngineError, SettingsError
 
 
@@ -43,7 +44,7 @@ class SamplingParams:
                 "max_new_tokens",
                 self.max_new_tokens,
                 "a whole number, at least 1",
-                isinstance(self.max_new_tokens, int) and self.max_new_tokens >= 1,
+                _is_whole(self.max_new_tokens) and self.max_new_tokens >= 1,
             ),
             (
                 "temperature",
@@ -67,7 +68,7 @@ class SamplingParams:
                 "seed",
                 self.seed,
                 "a whole number, 0 or more",
-                self.seed is None or (isinstance(self.seed, Integral) and self.seed >= 0),
+                self.seed is None or (_is_whole(self.seed) and self.seed >= 0),
             ),
         )
         for name, value, required, fits in ranges:
@@ -83,7 +84,11 @@ class SamplingParams:
 
 
 def _is_real(value: object) -> bool:
-    return isinstance(value, Real)
+    return real(value) is not None
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 class Sampler:
@@ -122,10 +127,14 @@ class Sampler:
     ) -> npt.NDArray[np.float32]:
         if self._params.repetition_penalty == 1 or not generated:
             return logits
-        penalty = np.float32(self._params.repetition_penalty)
+        # Numbers that single precision lacks would end in infinities, and those in NaN.
+        limits = np.finfo(np.float32)
+        penalty = np.float32(np.clip(self._params.repetition_penalty, limits.tiny, limits.max))
         seen = np.unique(np.asarray(generated, dtype=np.int64))
         scores = logits.copy()
-        scores[seen] = np.where(logits[seen] < 0, logits[seen] * penalty, logits[seen] / penalty)
+        with np.errstate(over="ignore"):
+            punished = np.where(logits[seen] < 0, logits[seen] * penalty, logits[seen] / penalty)
+        scores[seen] = np.clip(punished, limits.min, limits.max)
         return scores
 
 

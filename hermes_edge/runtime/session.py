@@ -20,7 +20,7 @@ from hermes_edge.memory import History
 from hermes_edge.memory.base import LayerRows
 from hermes_edge.runtime.answers import Answer, AnswerRun, AnswerStream, question_ids
 from hermes_edge.runtime.chunks import StageTimes
-from hermes_edge.runtime.frames import FrameEncoder, check_times, checked_tokens, frame_times
+from hermes_edge.runtime.frames import FrameEncoder, capture_time, checked_tokens, frame_times
 from hermes_edge.runtime.parts import SessionParts
 from hermes_edge.runtime.report import MemoryReport, report_memory
 from hermes_edge.runtime.sampling import SamplingParams
@@ -75,8 +75,8 @@ class Session:
         """
         with self._use:
             frames = self._frames()
-            (at,) = frame_times(at, 1)
-            check_times([at], self._newest_s)
+            (at,) = frame_times(at, 1, self._newest_s)
+            captured_s = capture_time(captured_s)
             frames.add(frame, at)
             self._wait_since(captured_s)
             if frames.waiting >= min(
@@ -101,8 +101,7 @@ class Session:
             precision = self._parts.manifest.precision
             tokens = checked_tokens(visual_tokens, shape, PRECISION_DTYPE[precision])
             count = len(tokens) // self._parts.shape.tokens_per_frame
-            times = frame_times(at, count)
-            check_times(times, self._newest_s)
+            times = frame_times(at, count, self._newest_s)
             self._encode_waiting()
             self._wait_since(None)
             self._append(tokens, times)
@@ -166,6 +165,7 @@ class Session:
 
         Raises:
             QuestionError: no frame has come yet, or the question is too long, empty or not text.
+            SettingsError: ``params`` are none.
         """
         answers = AnswerStream(self._answer(question, params))
         if stream:
@@ -201,7 +201,7 @@ class Session:
         Raises:
             StorageError: the file cannot be written.
             SnapshotError: the memory holds numbers that are not finite.
-            SettingsError: the name cannot be a part of a file's.
+            SettingsError: the name cannot be a part of a file's, or the path is none.
             QuestionError: this thread holds a streamed answer, or the session is closed.
         """
         began = time.perf_counter()
@@ -211,7 +211,7 @@ class Session:
                 moment = take_moment(self._parts, self._newest_s, stream)
                 frozen = writing.enter_context(self._parts.store.freeze())
                 pause_ms = (time.perf_counter() - held) * 1e3
-            nbytes = write_snapshot(Path(path), moment.record, moment.tensors(frozen))
+            nbytes = write_snapshot(path, moment.record, moment.tensors(frozen))
         return Saved(Path(path), nbytes, pause_ms, (time.perf_counter() - began) * 1e3)
 
     def close(self) -> None:

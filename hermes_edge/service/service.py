@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from hermes_edge.arguments import check_function, check_kind, seconds
 from hermes_edge.errors import HermesEdgeError
 from hermes_edge.process import resident_bytes
 from hermes_edge.runtime import Runtime
@@ -37,15 +38,24 @@ class Service:
         silent_after_s: float,
         engine_timeout_s: float,
     ) -> None:
-        """``on_hang`` is called where an engine call has not returned for these seconds."""
+        """``on_hang`` is called where an engine call has not returned for these seconds.
+
+        Raises:
+            SettingsError: an argument of another type, or a time that is not above 0.
+        """
+        check_kind("runtime", runtime, Runtime)
+        check_kind("streams", streams, Sequence)
+        for stream in streams:
+            check_kind("a stream", stream, Stream)
+        check_function("on_hang", on_hang)
         self.streams = tuple(streams)
         self._runtime = runtime
         self._watchdog = Watchdog(
             self._silences,
             lambda: runtime.call_in_flight_s,
             on_hang,
-            silent_after_s=silent_after_s,
-            engine_timeout_s=engine_timeout_s,
+            silent_after_s=seconds("silent_after_s", silent_after_s),
+            engine_timeout_s=seconds("engine_timeout_s", engine_timeout_s),
         )
 
     def start(self) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
+from hermes_edge.arguments import path_of
 from hermes_edge.errors import SnapshotError
 from hermes_edge.snapshots.layout import (
     FORMAT_VERSION,
@@ -46,7 +47,7 @@ def digest_of(array: Array) -> str:
     return hashlib.sha256(raw_bytes(array)).hexdigest()
 
 
-def write_snapshot(path: Path, record: SnapshotRecord, tensors: Iterable[Array]) -> int:
+def write_snapshot(path: str | Path, record: SnapshotRecord, tensors: Iterable[Array]) -> int:
     """Write a snapshot beside ``path`` and rename it.
 
     Args:
@@ -60,10 +61,11 @@ def write_snapshot(path: Path, record: SnapshotRecord, tensors: Iterable[Array])
 
     Raises:
         StorageError: it cannot be written; what was there before stays.
+        SettingsError: it is no path.
     """
     digests: dict[str, str] = {}
     fix = "Make room, or choose another folder"
-    with writing_whole(path, fix) as file:
+    with writing_whole(path_of("path", path), fix) as file:
         file.write(header_bytes(record, digests))
         for (name, place), tensor in zip(tensor_places(record).items(), tensors, strict=True):
             data = raw_bytes(tensor)
@@ -92,8 +94,9 @@ class SnapshotFile:
 
         Raises:
             SnapshotError: there is no such file, it is none, of another version, or damaged.
+            SettingsError: it is no path.
         """
-        self.path = Path(path)
+        self.path = path_of("path", path)
         try:
             self._file = _open_regular(self.path)
         except OSError as error:

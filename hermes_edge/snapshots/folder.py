@@ -14,6 +14,7 @@ from collections.abc import Container, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+from hermes_edge.arguments import path_of, whole
 from hermes_edge.errors import SettingsError, SnapshotError, StorageError
 from hermes_edge.snapshots.file import SnapshotFile
 from hermes_edge.snapshots.lock import StreamLock
@@ -31,9 +32,9 @@ class SnapshotFolder:
 
         Raises:
             StorageError: it cannot be made, read or written.
-            SettingsError: the stream's name cannot be a part of a file's.
+            SettingsError: the stream's name cannot be a part of a file's, or the path is none.
         """
-        self.path, self.stream = Path(path), check_stream_name(stream)
+        self.path, self.stream = path_of("folder", path), check_stream_name(stream)
         self._last: datetime | None = None
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -87,7 +88,9 @@ class SnapshotFolder:
 
         Raises:
             StorageError: one cannot be deleted, or the folder cannot be read.
+            SettingsError: ``keep`` is smaller, or no number.
         """
+        keep = whole("keep", keep, least=1)
         good, gone = 0, []
         for path in newest_first(self.path, self.stream):
             if good < keep:

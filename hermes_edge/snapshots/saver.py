@@ -11,7 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
-from hermes_edge.errors import HermesEdgeError, QuestionError, SettingsError
+from hermes_edge.arguments import check_function, seconds, whole
+from hermes_edge.errors import HermesEdgeError, QuestionError
 from hermes_edge.snapshots.folder import SnapshotFolder
 from hermes_edge.snapshots.record import now
 
@@ -86,14 +87,12 @@ class Saver:
 
         Raises:
             StorageError: the folder cannot be made, written or locked.
-            SettingsError: an interval or number out of range, a name that files cannot have, or
-                another process saves the stream there.
+            SettingsError: an argument of another type or out of range, a name that files cannot
+                have, or another process saves the stream there.
         """
-        if not 0 < every_s < threading.TIMEOUT_MAX:
-            raise SettingsError("save-every is out of range", required="above 0 s", found=every_s)
-        if keep < 1:
-            raise SettingsError("keep is out of range", required="at least 1", found=keep)
-        self._session, self._every_s, self._keep = session, every_s, keep
+        check_function("session.save", getattr(session, "save", None))
+        self._session, self._keep = session, whole("keep", keep, least=1)
+        self._every_s = seconds("save-every", every_s, most=threading.TIMEOUT_MAX)
         if not isinstance(folder, SnapshotFolder):
             folder = SnapshotFolder(folder, stream)
         self._folder = folder

@@ -102,6 +102,14 @@ def test_logits_that_are_not_finite_are_an_engine_error(bad: float) -> None:
     )
 
 
+@pytest.mark.parametrize("penalty", [1e-300, 1e-38, 1e38, 1e300])
+@pytest.mark.parametrize("temperature", [0.0, 1e-300, 1.0, 1e300])
+def test_extreme_penalties_leave_tokens_to_pick(penalty: float, temperature: float) -> None:
+    params = SamplingParams(temperature=temperature, repetition_penalty=penalty, seed=1)
+    logits = np.array([0.0, -5.0, 5.0, 1.0], dtype=np.float32)
+    assert Sampler(params).pick(logits, [0, 1, 2]) in range(4)
+
+
 @pytest.mark.parametrize(
     ("values", "text"),
     [
@@ -126,6 +134,14 @@ def test_logits_that_are_not_finite_are_an_engine_error(bad: float) -> None:
         (
             {"repetition_penalty": 0.0},
             "repetition_penalty is out of range: required above 0 (1 for none), found 0.0",
+        ),
+        (
+            {"max_new_tokens": True},
+            "max_new_tokens is out of range: required a whole number, at least 1, found True",
+        ),
+        (
+            {"temperature": 10**400},
+            f"temperature is out of range: required 0 (greedy) or more, found {10**400}",
         ),
         (
             {"seed": -1},

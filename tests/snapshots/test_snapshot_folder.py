@@ -129,8 +129,10 @@ from hermes_edge.snapshots import Saver
 if os.geteuid() == 0:
     # Permissions do not bind root.
     os.setuid(65534)
+class Session:
+    def save(self): ...
 try:
-    Saver(None, sys.argv[1], every_s=1)
+    Saver(Session(), sys.argv[1], every_s=1)
 except StorageError as error:
     print(error)
 """
