@@ -192,8 +192,7 @@ class Capture:
             if self._closed:
                 return
             self._closed = self._ended = True
-            while len(self._ring):
-                self._ring.take()
+            self._ring.drop_all()
             self._changed.notify_all()
         self.source.close()
         self._thread.join(CLOSE_TIMEOUT_S)
@@ -232,6 +231,7 @@ class Capture:
             if self._rate is not None and self._rate.observe(len(self._ring)):
                 self._sampler.change(self._rate.fps, frame.time_s)
             if self.policy == "every" and self.source.live and not self._ring.has_room:
+                self._ring.dropped += 1
                 raise SourceError(
                     f"{self.source.name} gives frames faster than they are encoded",
                     required="every frame",
@@ -244,6 +244,7 @@ class Capture:
                 self._changed.wait_for(lambda: self._ring.has_room or self._closed)
                 self._full, self._heard_s = False, self._clock()
             if self._closed:
+                self._ring.dropped += 1
                 return
             self._ring.put(frame, arrived_s)
             self._changed.notify_all()

@@ -92,6 +92,11 @@ class Ring:
             self._waiting.popleft()
             self.dropped += 1
 
+    def drop_all(self) -> None:
+        """Drop what waits."""
+        self.dropped += len(self._waiting)
+        self._waiting.clear()
+
     def take(self) -> Frame:
         """The oldest frame."""
         return self._waiting.popleft().frame

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Generator
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import cv2
 import numpy as np
@@ -260,6 +261,20 @@ def test_a_process_ends_well_that_has_closed_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("policy", get_args(BackPressure))
+def test_what_waits_at_the_end_is_counted_as_dropped(policy: BackPressure) -> None:
+    capture = Capture(Ticker(0.001, 100.0), policy, ring_frames=4)
+    assert capture.next_frame(PATIENCE_S) is not None
+    while capture.counters().waiting < 3:
+        time.sleep(0.001)
+    capture.close()
+    finish(capture)
+    counters = capture.counters()
+    assert (counters.delivered, counters.waiting) == (1, 0)
+    assert counters.dropped >= 3
+    assert counters.frames_sampled == counters.dropped + counters.delivered
 
 
 def test_a_closed_capture_gives_nothing(tmp_path: Path) -> None:
