@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -25,6 +26,20 @@ class Times:
             self.count += count
             self.sum_ms += took_ms
             self.last_ms = took_ms / count
+
+
+class Rate:
+    """Events per second over the last 5 to 10 seconds."""
+
+    def __init__(self) -> None:
+        self._marks = [(time.monotonic(), 0)] * 2
+
+    def of(self, now_s: float, count: int) -> float:
+        """The rate, given the count now."""
+        if now_s - self._marks[1][0] >= 5.0:
+            self._marks = [self._marks[1], (now_s, count)]
+        since_s, before = self._marks[0]
+        return (count - before) / (now_s - since_s) if now_s > since_s else 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from hermes_edge.errors import QuestionError
 from hermes_edge.runtime import Answer, Frame, SamplingParams, Session
 from hermes_edge.runtime.session import GREEDY
 from hermes_edge.service.questions import DueQuestion, TimedQuestion, feed_until_due
-from hermes_edge.service.status import State, StreamStatus, Times
+from hermes_edge.service.status import Rate, State, StreamStatus, Times
 from hermes_edge.snapshots import Saver, SaverCounts
 from hermes_edge.sources import Capture
 
@@ -85,9 +85,12 @@ class Stream:
         self._state: State = "starting"
         self._stopping = False
         self.newest_s = max(plan.skips_s, 0.0)
-        self._newest_captured_s: float | None = None
+        self._fed = self._seen_before = self._left_out = 0
+        # Times of capture.
+        self._newest_fed_s: float | None = None
+        self._newest_encoded_s: float | None = None
         self._first_token, self._further_token = Times(), Times()
-        self._rate = _Rate()
+        self._rate = Rate()
         self._report()
         self._thread = threading.Thread(target=self._run, name=f"stream {plan.name}", daemon=True)
 
@@ -153,7 +156,7 @@ class Stream:
         """How it stands; waits for nothing."""
         seen = self._capture.counters()
         saves = self._saver.counts if self._saver is not None else SaverCounts()
-        newest_s = self._newest_captured_s
+        newest_s = self._newest_encoded_s
         return StreamStatus(
             name=self.name,
             state=self._state,
@@ -161,8 +164,8 @@ class Stream:
             frames={
                 "in": seen.frames_read,
                 "sampled": seen.frames_sampled,
-                "used": seen.delivered,
-                "dropped": seen.dropped,
+                "used": self._fed,
+                "dropped": seen.dropped + self._left_out,
                 "skipped": seen.still,
                 "bad": seen.bad_frames,
             },
@@ -185,6 +188,7 @@ class Stream:
         try:
             with ExitStack() as at_the_end:
                 at_the_end.callback(self._report)
+                at_the_end.callback(self._settle)
                 if self._saver is not None:
                     at_the_end.callback(self._saver.close)
                 at_the_end.callback(self._capture.close)
@@ -195,6 +199,11 @@ class Stream:
         finally:
             # Whatever happens: a service waits for it.
             self._state = state
+
+    def _settle(self) -> None:
+        # What was taken from the ring, and not looked at any more.
+        taken = self._capture.counters().delivered
+        self._left_out = taken - self._fed - self._seen_before
 
     def _watch(self) -> None:
         plan = self.plan
@@ -215,10 +224,13 @@ class Stream:
                 at_s = self.plan.begins_s + frame.time_s
                 if at_s > self.plan.skips_s:
                     yield replace(frame, time_s=at_s)
+                else:
+                    self._seen_before += 1
             elif self._capture.ended:
                 return
             else:
                 self.session.catch_up()
+                self._note_encoded()
 
     def _patience_s(self) -> float | None:
         """How long the oldest frame that is not encoded may still wait for others."""
@@ -230,9 +242,16 @@ class Stream:
 
     def _feed(self, frame: Frame) -> None:
         self.session.feed(frame.image, at=frame.time_s, captured_s=frame.captured_s)
-        self.newest_s, self._newest_captured_s = frame.time_s, frame.captured_s
+        self.newest_s, self._newest_fed_s = frame.time_s, frame.captured_s
+        self._fed += 1
+        self._note_encoded()
         if time.monotonic() - self._reported_s > _REPORT_EVERY_S:
             self._report()
+
+    def _note_encoded(self) -> None:
+        # A frame that was fed may wait for the rest of its chunk.
+        if self.session.waiting_since_s is None:
+            self._newest_encoded_s = self._newest_fed_s
 
     def _answer(self, due: DueQuestion) -> None:
         self._listener.question(self, due)
@@ -255,6 +274,7 @@ class Stream:
         self._listener.answer(self, due, pieces.answer)
 
     def _count(self, answer: Answer) -> None:
+        self._note_encoded()
         self._first_token.add(answer.ttft_ms)
         further = max(len(answer.token_ids) - 1, 0)
         self._further_token.add(answer.per_token_ms * further, further)
@@ -264,17 +284,3 @@ class Stream:
         self._rows_by_band = {band.band: band.rows for band in memory.bands}
         self._slab_bytes = memory.slab_bytes + memory.spare_bytes
         self._reported_s = time.monotonic()
-
-
-class _Rate:
-    """Events per second over the last 5 to 10 seconds."""
-
-    def __init__(self) -> None:
-        self._marks = [(time.monotonic(), 0)] * 2
-
-    def of(self, now_s: float, count: int) -> float:
-        """The rate, given the count now."""
-        if now_s - self._marks[1][0] >= 5.0:
-            self._marks = [self._marks[1], (now_s, count)]
-        since_s, before = self._marks[0]
-        return (count - before) / (now_s - since_s) if now_s > since_s else 0.0

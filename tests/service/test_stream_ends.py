@@ -161,7 +161,7 @@ def test_the_age_of_the_newest_frame_is_true_when_the_clock_is_set(
 ) -> None:
     stream = _stream(runtime, door)
     stream.start()
-    door.put(0.0)
+    door.put(0.0, 1.0, 2.0, 3.0)
     _until(lambda: stream.status().age_s is not None)
     now = time.time
     monkeypatch.setattr(time, "time", lambda: now() + 1e9)

@@ -84,6 +84,36 @@ def test_frames_are_fed_and_questions_asked_at_their_times(runtime: Runtime, doo
         stream.session.flush()
 
 
+def test_the_age_is_that_of_the_newest_encoded_frame(runtime: Runtime, door: Any) -> None:
+    stream = _stream(runtime, door, to_the_end=True)
+    stream.start()
+    # Three frames of a chunk of four wait for the fourth.
+    door.put(0.0, 1.0, 2.0)
+    _until(lambda: stream.status().frames["used"] == 3)
+    assert stream.status().age_s is None
+    door.put(3.0)
+    _until(lambda: stream.status().age_s is not None)
+    first = time.monotonic() - (stream.status().age_s or 0.0)
+    door.put(4.0)
+    _until(lambda: stream.status().frames["used"] == 5)
+    assert time.monotonic() - (stream.status().age_s or 0.0) == pytest.approx(first, abs=1e-3)
+    stream.ask("Now?")
+    assert time.monotonic() - (stream.status().age_s or 0.0) > first + 1e-3
+    stream.leave()
+    stream.close()
+
+
+def test_every_sampled_frame_is_accounted_for(runtime: Runtime, door: Any) -> None:
+    stream = _stream(runtime, door, questions=[TimedQuestion(2.0, "What?")])
+    door.put(*map(float, range(8)))
+    stream.start()
+    _until(lambda: stream.ended)
+    frames = stream.status().frames
+    assert frames["used"] == stream.session.memory().frames_seen == 3
+    assert frames["sampled"] == frames["used"] + frames["dropped"] > 3
+    stream.close()
+
+
 def test_a_stream_that_goes_to_the_end_outlives_its_questions(runtime: Runtime, door: Any) -> None:
     heard = Heard()
     questions = [TimedQuestion(1.0, "What?"), TimedQuestion(99.0, "Never?")]
