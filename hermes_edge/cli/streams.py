@@ -183,7 +183,15 @@ def _open_stream(
     )
     saver = None
     if folder is not None:
-        saver = Saver(session, folder, every_s=settings.save_every, keep=settings.keep)
+        saver = Saver(
+            session,
+            folder,
+            every_s=settings.save_every,
+            keep=settings.keep,
+            # What a refused start would leave is in the way of the next one; and with a camera that
+            # is away, one memory again and again would push out the older ones.
+            progress=lambda: session.progress,
+        )
     vision = runtime.manifest.vision
     capture = Capture(
         source,

@@ -8,7 +8,6 @@ from collections.abc import Generator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Literal, overload
 
 import numpy as np
@@ -49,12 +48,7 @@ class Session:
     def __enter__(self) -> Session:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def feed(
@@ -116,6 +110,12 @@ class Session:
         """``time.monotonic()`` at the capture of the oldest frame that is not encoded; or None."""
         since_s = self._parts.claim.oldest_s
         return None if math.isinf(since_s) else since_s
+
+    @property
+    def progress(self) -> tuple[object, ...]:
+        """Equal as long as nothing has come that a snapshot would hold; waits for nothing."""
+        times = self._parts.encoder.times
+        return (times.frames, times.chunks, self._waiting(), self._parts.history.last)
 
     def catch_up(self) -> None:
         """Encode waiting frames now, though more would have fitted into the pass."""

@@ -73,6 +73,7 @@ class Saver:
         every_s: float,
         keep: int = 3,
         stream: str = "stream",
+        progress: Callable[[], object] | None = None,
     ) -> None:
         """Start.
 
@@ -84,6 +85,8 @@ class Saver:
             keep: good snapshots of this stream that stay; older ones are deleted when a new one
                 is in place.
             stream: begins the files' names.
+            progress: equal where there is nothing new to save; what it is now is saved already.
+                By default everything is saved at every interval.
 
         Raises:
             StorageError: the folder cannot be made, written or locked.
@@ -97,6 +100,8 @@ class Saver:
             folder = SnapshotFolder(folder, stream)
         self._folder = folder
         self._folder.lock()
+        self._progress = progress
+        self._saved = progress() if progress is not None else None
         self._writers = 2  # the thread, and who closes
         self._counts = SaverCounts()
         self._lock = threading.Lock()
@@ -162,11 +167,16 @@ class Saver:
         return None
 
     def _save(self) -> None:
+        # Before the memory is looked at: what comes in between is saved once more.
+        reached = self._progress() if self._progress is not None else None
+        if self._progress is not None and reached == self._saved:
+            return
         with self._lock:
             # Once more: somebody may have deleted the folder or the lock's file.
             self._folder.lock()
             path = self._folder.next_path(now())
         saved = self._session.save(path, stream=self._folder.stream)
+        self._saved = reached
         with self._lock:
             self._written.add(saved.path)
         self._prune()
@@ -192,7 +202,11 @@ class Saver:
             failures, self._failing_since = self._counts.failures, None
             self._told.clear()
         if failing_since is not None:
-            _log.warning("saving works again after %d failures", failures - failing_since)
+            _log.warning(
+                "%s: saving works again after %d failures",
+                self._folder.stream,
+                failures - failing_since,
+            )
 
     def _failed(self, error: Exception) -> None:
         kind, foreseen = type(error), isinstance(error, HermesEdgeError)
@@ -205,8 +219,9 @@ class Saver:
             self._told.add(kind)
         if new:
             _log.error(
-                "the memory could not be saved; the stream goes on, older snapshots stay, and it "
-                "is tried every %g s: %s",
+                "%s: the memory could not be saved; the stream goes on, older snapshots stay, and "
+                "it is tried every %g s: %s",
+                self._folder.stream,
                 self._every_s,
                 error if foreseen else named,
                 # Nobody has thought of it: where it came from must be seen.

@@ -293,6 +293,43 @@ def test_a_live_stream_is_ended_by_a_signal_and_goes_on_when_started_again(
     assert 0.8 < second["newest_s"] - first["newest_s"] < time.monotonic() - began
 
 
+def test_a_memory_is_saved_once_while_its_source_is_away(
+    random_bundle: Path, spawn: Spawn, serve_http: Callable[..., Any], tmp_path: Path
+) -> None:
+    server, folder = serve_http(fps=10), tmp_path / "saved"
+    process = spawn(
+        *("run", f"door={server.url}", "--bundle", random_bundle, "--budget", 128),
+        *("--snapshots", folder, "--save-every", "100ms", *BRIEF, "--fps", 10),
+    )
+    deadline = time.monotonic() + 60
+    while saved_frames(folder) < 8:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    server.kill()
+    time.sleep(1)
+    files = sorted(folder.iterdir())
+    time.sleep(1)
+    process.send_signal(signal.SIGTERM)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    assert sorted(folder.iterdir()) == files
+    (summary,) = documents(stdout, "summary")
+    assert saved_frames(folder) == summary["memory"]["frames_seen"]
+
+
+def test_a_memory_that_has_seen_nothing_is_not_saved(
+    random_bundle: Path, cli: Cli, videos: list[Path], tmp_path: Path
+) -> None:
+    """Of a start that was refused: the next one, with a lower budget, is not refused for it."""
+    args = (
+        *("run", *videos, "--bundle", random_bundle, "--snapshots", tmp_path / "saved"),
+        *("--memory-limit", "5MiB", *BRIEF),
+    )
+    assert cli(*args, "--budget", 128)[0] == 7
+    assert [*(tmp_path / "saved").iterdir()] == []
+    assert cli(*args, "--budget", 64, "--reserve-tokens", 64)[0] == 0
+
+
 def test_metrics_of_a_live_stream(
     random_bundle: Path, spawn: Spawn, serve_http: Callable[..., Any]
 ) -> None:

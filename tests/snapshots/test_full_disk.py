@@ -115,6 +115,8 @@ def test_the_stream_goes_on_and_the_old_snapshot_stays(
     assert found["left"] == 0
     failed, again = found["log"]
     reason = "No space left on device" if kind == "disk" else "File too large"
-    assert failed.startswith("ERROR the memory could not be saved; the stream goes on, older ")
+    assert failed.startswith(
+        "ERROR stream: the memory could not be saved; the stream goes on, older "
+    )
     assert failed.endswith(f": found {reason}. Make room, or choose another folder")
-    assert again == f"WARNING saving works again after {found['failures']} failures"
+    assert again == f"WARNING stream: saving works again after {found['failures']} failures"

@@ -64,6 +64,24 @@ def test_it_saves_at_intervals_and_at_the_end(fake: Fake, tmp_path: Path) -> Non
     assert saver.counts == after
 
 
+def test_what_is_saved_already_is_not_saved_again(fake: Fake, tmp_path: Path) -> None:
+    progress = [7]
+    with Saver(fake, tmp_path, every_s=OFTEN_S, progress=lambda: progress[0]) as saver:
+        time.sleep(10 * OFTEN_S)
+        assert saver.counts.saves == 0
+        for step in (8, 9):
+            progress[0] = step
+            await_(fake.saves, 1)
+        fake.fails_with = StorageError("no")
+        progress[0] = 10
+        await_(fake.tries, 4)
+        fake.fails_with = None
+        await_(fake.saves, 1)
+        while saver.counts.saves < 3:
+            time.sleep(OFTEN_S)
+    assert saver.counts.saves == 3
+
+
 def test_the_end_alone(fake: Fake, tmp_path: Path) -> None:
     with Saver(fake, tmp_path, every_s=NEVER_S) as saver:
         assert saver.counts.saves == 0
@@ -87,9 +105,9 @@ def test_failures_are_said_once_and_so_is_that_it_works_again(
     assert len(kept) == 1
     counts = saver.counts
     assert caplog.messages == [
-        "the memory could not be saved; the stream goes on, older snapshots stay, and it is tried "
-        "every 0.01 s: cannot write x: found No space left on device",
-        f"saving works again after {counts.failures} failures",
+        "stream: the memory could not be saved; the stream goes on, older snapshots stay, and it "
+        "is tried every 0.01 s: cannot write x: found No space left on device",
+        f"stream: saving works again after {counts.failures} failures",
     ]
     assert newest_first(tmp_path, "stream") != kept
 
