@@ -109,7 +109,7 @@ class Settings(BaseSettings):
     stream_budget: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_to_strings)] = Field(
         default=(), description="NAME=BUDGET or a list of them"
     )
-    fps: float = Field(default=0.5, gt=0, description="a number above 0")
+    fps: float = Field(default=0.5, gt=0, lt=1000, description="a number above 0, below 1000")
     chunk_frames: int | None = Field(default=None, ge=1, description="a whole number, at least 1")
     reserve_tokens: int = Field(default=512, ge=1, description="a whole number, at least 1")
     slice_workspace: Annotated[int, NoDecode, BeforeValidator(_to_bytes)] = Field(

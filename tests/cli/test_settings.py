@@ -124,9 +124,10 @@ def test_bad_time(text: str) -> None:
 @pytest.mark.parametrize(
     ("flag", "value", "required"),
     [
-        ("fps", 0.0, "a number above 0"),
-        ("fps", math.nan, "a number above 0"),
-        ("fps", math.inf, "a number above 0"),
+        ("fps", 0.0, "a number above 0, below 1000"),
+        ("fps", math.nan, "a number above 0, below 1000"),
+        ("fps", math.inf, "a number above 0, below 1000"),
+        ("fps", 1e308, "a number above 0, below 1000"),
         ("chunk_frames", 0, "a whole number, at least 1"),
         ("reserve_tokens", 0, "a whole number, at least 1"),
         ("max_tokens", 0, "a whole number, at least 1"),
@@ -191,7 +192,8 @@ def test_all_faults_are_named_with_their_sources(
         load_settings({"top_p": 2.0})
     assert set(str(caught.value).split("; ")) == {
         "--top-p: required a number above 0 and at most 1, found 2.0",
-        "the environment variable HERMES_EDGE_FPS: required a number above 0, found 'fast'",
+        "the environment variable HERMES_EDGE_FPS: required a number above 0, below 1000, "
+        "found 'fast'",
         "seed in the settings file: required a whole number, 0 or more, found True",
     }
 
