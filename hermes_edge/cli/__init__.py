@@ -10,6 +10,7 @@ def main() -> None:
     try:
         # Here, and not above: loading takes long enough to be interrupted, without a traceback.
         from hermes_edge.cli.app import run_app
+
+        run_app()
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)
-    run_app()

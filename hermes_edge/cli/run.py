@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
 import threading
 from collections.abc import Callable, Container, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
+
+import typer
 
 from hermes_edge.cli import options
 from hermes_edge.cli.output import stderr, stdout, warn
 from hermes_edge.cli.signals import stop_on_signals
-from hermes_edge.cli.transcript import JsonTranscript, SharedTranscript, TextTranscript, Transcript
+from hermes_edge.cli.transcript import (
+    JsonTranscript,
+    SharedTranscript,
+    TextTranscript,
+    Transcript,
+    Warn,
+)
 from hermes_edge.errors import EngineError, HermesEdgeError, SettingsError
 from hermes_edge.service.logs import logs_on_stderr
 from hermes_edge.settings import Settings, load_settings
@@ -22,6 +32,8 @@ if TYPE_CHECKING:
     from hermes_edge.runtime import Runtime, SamplingParams
     from hermes_edge.service.service import Service
     from hermes_edge.service.stream import Stream
+
+log = logging.getLogger("hermes_edge.run")
 
 
 def run(
@@ -69,8 +81,23 @@ def run(
     which memories are saved and the exit code is 0. A second signal ends the process at once.
     """
     given = {key: value for key, value in locals().items() if key in Settings.model_fields}
-    settings = load_settings({name: value for name, value in given.items() if value != []})
-    run_streams(sources, ask or [], settings, from_stdin=stdin, as_json=as_json)
+    with _errors_as_documents(bool(log_json)):
+        settings = load_settings({name: value for name, value in given.items() if value != []})
+    with _errors_as_documents(settings.log_json):
+        run_streams(sources, ask or [], settings, from_stdin=stdin, as_json=as_json)
+
+
+@contextmanager
+def _errors_as_documents(wanted: bool) -> Iterator[None]:
+    """What ends ``run`` as a log line: whoever reads documents from stderr can read no other."""
+    try:
+        yield
+    except HermesEdgeError as error:
+        if not wanted:
+            raise
+        with logs_on_stderr(as_json=True, verbose=False):
+            log.critical("%s", error)
+        raise typer.Exit(error.exit_code) from None
 
 
 def run_streams(
@@ -101,7 +128,8 @@ def run_streams(
     check_budgets(settings.stream_budget, addresses)
     runs_on = any(address.live for address in addresses) or settings.snapshots is not None
     asked = Asked(questions, sampling_params(settings), to_the_end=from_stdin)
-    transcript = _transcript(as_json, shared=len(addresses) > 1 or runs_on or from_stdin)
+    say = log.warning if settings.log_json else warn
+    transcript = _transcript(as_json, say, shared=len(addresses) > 1 or runs_on or from_stdin)
     table = runs_on and not as_json and stdout().is_terminal
     verbose = runs_on or settings.metrics_port is not None
     with ExitStack() as opened:
@@ -121,7 +149,7 @@ def run_streams(
             opened.callback(stream.close)
         with _service(runtime, streams, settings, table=table) as (service, look):
             if from_stdin:
-                _ask_from_stdin(service, transcript)
+                _ask_from_stdin(service, transcript, say)
             service.wait(stop, look)
         for stream in streams:
             if stream.error is None:
@@ -182,10 +210,10 @@ def sampling_params(settings: Settings) -> SamplingParams:
     )
 
 
-def _transcript(as_json: bool, *, shared: bool) -> Transcript:
+def _transcript(as_json: bool, say: Warn, *, shared: bool) -> Transcript:
     if as_json:
         return JsonTranscript()
-    return SharedTranscript() if shared else TextTranscript()
+    return SharedTranscript(say) if shared else TextTranscript(say)
 
 
 @contextmanager
@@ -205,7 +233,7 @@ def _service(
         service = Service(
             runtime,
             streams,
-            _leave_hanging,
+            partial(_leave_hanging, as_document=settings.log_json),
             silent_after_s=settings.silent_after,
             engine_timeout_s=settings.engine_timeout,
         )
@@ -219,14 +247,16 @@ def _service(
         yield service, drawn.look if drawn is not None else None
 
 
-def _leave_hanging(_: float) -> None:
+def _leave_hanging(_: float, as_document: bool) -> None:
     # Nothing in this process can end the call, or a thread that waits for it.
     # The watchdog's line has said for how long.
-    stderr().print("error: the process ends, because nothing else can end that call", style="red")
+    if not as_document:
+        said = "error: the process ends, because nothing else can end that call"
+        stderr().print(said, style="red")
     os._exit(EngineError.exit_code)
 
 
-def _ask_from_stdin(service: Service, transcript: Transcript) -> None:
+def _ask_from_stdin(service: Service, transcript: Transcript, say: Warn) -> None:
     """A thread that asks line after line, each of the stream that it names, or of all."""
     from hermes_edge.service.questions import DueQuestion, TimedQuestion
 
@@ -237,7 +267,7 @@ def _ask_from_stdin(service: Service, transcript: Transcript) -> None:
         try:
             answer = stream.ask(text)
         except HermesEdgeError as error:
-            warn(f"{stream.name}: {error}")
+            say(f"{stream.name}: {error}")
         else:
             transcript.answer(stream, due, answer)
 
@@ -246,14 +276,14 @@ def _ask_from_stdin(service: Service, transcript: Transcript) -> None:
             name, text = _addressee(line.strip(), streams)
             if name is not None and name not in streams:
                 known = " or ".join(streams)
-                warn(f"a question is for an unknown stream: required {known}, found {name!r}")
+                say(f"a question is for an unknown stream: required {known}, found {name!r}")
                 continue
             try:
                 for stream in [streams[name]] if name is not None else streams.values():
                     ask(stream, text)
             except OSError as error:
                 # Nobody reads the answers any more.
-                warn(f"what comes on stdin is not asked any more: {error.strerror}")
+                say(f"what comes on stdin is not asked any more: {error.strerror}")
                 return
 
     threading.Thread(target=read, name="questions", daemon=True).start()

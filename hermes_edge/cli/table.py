@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -21,7 +22,9 @@ class StreamTable:
 
     def __init__(self, statuses: Callable[[], Sequence[StreamStatus]]) -> None:
         self._statuses = statuses
-        self._live = Live(console=stdout(), auto_refresh=False)
+        # Where stderr is no terminal, it is a file: log lines belong there, not above the table.
+        on_terminal = sys.stderr.isatty()
+        self._live = Live(console=stdout(), auto_refresh=False, redirect_stderr=on_terminal)
         self._drawn_s = 0.0
 
     def __enter__(self) -> StreamTable:

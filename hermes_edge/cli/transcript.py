@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from hermes_edge.runtime import Answer, MemoryReport
     from hermes_edge.service.questions import DueQuestion
     from hermes_edge.service.stream import Stream
+
+Warn = Callable[[str], object]
 
 RANDOM_WEIGHTS = "the weights of this bundle are random, so the answers are noise"
 
@@ -39,9 +42,12 @@ class Transcript(Protocol):
 class TextTranscript:
     """Answers as they stream, each with its times."""
 
+    def __init__(self, warn: Warn = warn) -> None:
+        self._warn = warn
+
     def question(self, stream: Stream, due: DueQuestion) -> None:
         """Time and text; says so where the video is shorter than the question's time."""
-        stdout().print(_asked(stream, due))
+        stdout().print(_asked(stream, due, self._warn))
 
     def piece(self, stream: Stream, text: str) -> None:
         """The piece itself."""
@@ -57,15 +63,16 @@ class TextTranscript:
         stdout().print(
             f"{_told(stream.session.memory())}, resident {size(resident_bytes())}",
         )
-        _warn_of(stream)
+        _warn_of(stream, self._warn)
         if manifest.random_weights:
-            warn(RANDOM_WEIGHTS)
+            self._warn(RANDOM_WEIGHTS)
 
 
 class SharedTranscript:
     """Answers of several streams, each printed whole under its stream's name."""
 
-    def __init__(self) -> None:
+    def __init__(self, warn: Warn = warn) -> None:
+        self._warn = warn
         self._lock = threading.Lock()
         self._warned = False
 
@@ -78,17 +85,17 @@ class SharedTranscript:
     def answer(self, stream: Stream, due: DueQuestion, answer: Answer) -> None:
         """Question, answer and figures."""
         with self._lock:
-            stdout().print(f"{stream.name} {_asked(stream, due)}")
+            stdout().print(f"{stream.name} {_asked(stream, due, self._warn)}")
             stdout().print(plain(answer.text))
             stdout().print(_figures(answer), style="dim")
 
     def summary(self, manifest: Manifest, stream: Stream) -> None:
         """Frames and memory of one stream."""
         stdout().print(f"{stream.name}: {_told(stream.session.memory())}")
-        _warn_of(stream)
+        _warn_of(stream, self._warn)
         if manifest.random_weights and not self._warned:
             self._warned = True
-            warn(RANDOM_WEIGHTS)
+            self._warn(RANDOM_WEIGHTS)
 
 
 class JsonTranscript:
@@ -138,7 +145,7 @@ class JsonTranscript:
         )
 
 
-def _asked(stream: Stream, due: DueQuestion) -> str:
+def _asked(stream: Stream, due: DueQuestion, warn: Warn) -> str:
     question, newest_s = due.question, stream.newest_s
     if due.late:
         warn(
@@ -164,7 +171,7 @@ def _told(memory: MemoryReport) -> str:
     )
 
 
-def _warn_of(stream: Stream) -> None:
+def _warn_of(stream: Stream, warn: Warn) -> None:
     if stream.ended_early is not None:
         warn(stream.ended_early)
     if stream.unanswered:
