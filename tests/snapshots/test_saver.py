@@ -147,7 +147,7 @@ def test_errors_that_nobody_foresaw_are_failures_like_others(
     assert first.getMessage().endswith(f"and it is tried every 0.01 s: {told}")
     # Where it came from is seen, which an error of a disk need not tell.
     assert first.exc_info is not None
-    assert again.getMessage().startswith("saving works again after ")
+    assert again.getMessage().startswith("stream: saving works again after ")
 
 
 def test_closing_fails_like_any_save(fake: Fake, tmp_path: Path) -> None:

@@ -190,8 +190,8 @@ def test_a_lock_that_was_deleted_is_taken_again_or_the_save_fails(
                 pass  # The saver was first.
         _until(lambda: saver.counts.failures >= 2)
         assert caplog.messages == [
-            "the memory could not be saved; the stream goes on, older snapshots stay, and it is "
-            f"tried every 0.01 s: {refusal(tmp_path)}"
+            "door: the memory could not be saved; the stream goes on, older snapshots stay, and it "
+            f"is tried every 0.01 s: {refusal(tmp_path)}"
         ]
         saves = saver.counts.saves
         other.unlock()
