@@ -23,7 +23,7 @@ from hermes_edge.sources.camera import Camera
 from hermes_edge.sources.files import ImageFolder, VideoFile
 from hermes_edge.sources.live import LiveSource
 from hermes_edge.sources.pictures import printable
-from hermes_edge.sources.redact import redacted_pipeline, redacted_url
+from hermes_edge.sources.redact import redacted_pipeline, redacted_text, redacted_url
 from hermes_edge.sources.streams import Pipeline, UrlStream
 
 SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "tcp", "udp", "rtp")
@@ -101,6 +101,8 @@ def parse_address(text: str | Path) -> Address:
         return _path_address(None, os.fspath(text))
     named = None if os.path.exists(text) else _NAMED.fullmatch(text)
     name, target = (named[1], named[2]) if named else (None, text)
+    if os.path.isfile(target) or os.path.isdir(target):
+        return _path_address(name, target)
     camera, scheme = _CAMERA.fullmatch(target), _SCHEME.match(target)
     if camera or target.startswith("/dev/"):
         device = f"/dev/video{camera[1]}" if camera else target
@@ -111,9 +113,11 @@ def parse_address(text: str | Path) -> Address:
         return Address(name or "pipeline", "pipeline", redacted_pipeline(target), target)
     if scheme:
         return _url_address(name, scheme[1].lower(), target)
-    if Path(target).suffix or "/" in target:
+    # What may be an URL with a mistake in it, or behind a name that is none, is no path.
+    shown = redacted_text(text)
+    if shown == printable(text) and "://" not in text and (Path(target).suffix or "/" in target):
         return _path_address(name, target)  # opening it says what is wrong
-    raise SourceError("no source goes by that name", required=FORMS, found=repr(printable(target)))
+    raise SourceError("no source goes by that name", required=FORMS, found=repr(shown))
 
 
 def _path_address(name: str | None, path: str) -> Address:

@@ -7,13 +7,16 @@ import re
 from hermes_edge.sources.pictures import printable
 
 HIDDEN = "***"
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)([^\s\"']+)")
-# Properties of GStreamer's sources: user-id, user-pw, proxy-pw, password, auth-token, ...
-_PROPERTY = re.compile(
-    r"([\w-]*(?:user|pw|pass|secret|token|key|auth|cookie|header)[\w-]*\s*=\s*)"
-    r"(\"(?:[^\"\\]|\\.)*\"?|'(?:[^'\\]|\\.)*'?|[^\s!]+)",
-    re.IGNORECASE,
-)
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://.*", re.DOTALL)
+# Words of a pipeline as gst-launch reads them: quoted, escaped, or up to a space; an exclamation
+# mark links elements where it stands alone or ends a word.
+_WORD = r"(?:\\.|\"(?:[^\"\\]|\\.)*\"?|'(?:[^'\\]|\\.)*'?|!(?=\S)|[^\s!\"'\\])+"
+_PART = re.compile(rf"(?:([\w-]+)(\s*=\s*))?({_WORD})", re.DOTALL)
+# Properties of GStreamer's sources: user-id, user-pw, proxy-id, password, auth-token, ...
+_NAMES = "user|proxy-id|pw|pass|secret|token|key|auth|cookie|header"
+_SECRET = re.compile(_NAMES, re.IGNORECASE)
+_SECRET_INSIDE = re.compile(rf"(?:{_NAMES})[\w-]*\s*=", re.IGNORECASE)
+_QUOTED = re.compile(r"(\"|')(.*)\1", re.DOTALL)
 
 
 def redacted_url(url: str) -> str:
@@ -36,7 +39,33 @@ def redacted_url(url: str) -> str:
     return f"{scheme}://{host}{path}"
 
 
+def redacted_text(text: str) -> str:
+    """What is no address: an URL in it redacted, and else what looks like user:password@host."""
+    text = printable(text)
+    if _URL.search(text):
+        return _URL.sub(lambda match: redacted_url(match[0]), text)
+    before, at, host = text.rpartition("@")
+    return f"{HIDDEN}@{host}" if at and ":" in before else text
+
+
 def redacted_pipeline(pipeline: str) -> str:
     """A GStreamer pipeline with its URLs redacted, and values of properties that name secrets."""
-    text = _URL.sub(lambda match: redacted_url(match[0]), printable(pipeline))
-    return _PROPERTY.sub(rf"\1{HIDDEN}", text)
+    return _PART.sub(_redacted_part, printable(pipeline))
+
+
+def _redacted_part(match: re.Match[str]) -> str:
+    name, equals, word = match.groups()
+    if name is None:
+        return _redacted_word(word)
+    return name + equals + (HIDDEN if _SECRET.search(name) else _redacted_word(word))
+
+
+def _redacted_word(word: str) -> str:
+    """A value, or an URL that stands for an element."""
+    quoted = _QUOTED.fullmatch(word)
+    quote, inner = (quoted[1], quoted[2]) if quoted else ("", word)
+    if not ("://" in inner or "@" in inner or _SECRET_INSIDE.search(inner)):
+        return word
+    # Of an URL without odd characters alone it is certain where its parts end.
+    plain = _URL.fullmatch(inner) and not re.search(r"[\s\"'\\]", inner)
+    return quote + (redacted_url(inner) if plain else HIDDEN) + quote

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import cv2
 import numpy as np
@@ -57,8 +58,12 @@ def test_an_existing_file_is_meant_whatever_its_name(
         assert parse_address(name).kind == "file"
         assert parse_address(f"door={name}").target == name
         assert parse_address(f"door={name}").name == "door"
-    Path("frames").mkdir()
-    assert parse_address("frames").kind == "folder"
+    for name in ("frames", "cam3"):
+        Path(name).mkdir()
+        assert parse_address(name).kind == parse_address(f"door={name}").kind == "folder"
+    with NamedTemporaryFile(dir="/dev/shm", suffix=".mp4") as video:
+        assert parse_address(video.name).kind == "file"
+    assert parse_address("/dev/null").kind == "camera"
     # A path is never an address.
     assert parse_address(Path("rtsp:/host/x")).kind == "file"
 
@@ -143,10 +148,59 @@ def test_secrets_of_a_url(url: str, shown: str) -> None:
         ("souphttpsrc user-pw = 's3 cret' ! x", "souphttpsrc user-pw = *** ! x"),
         ('x proxy-pw="s3\\"cret" location=h ! y', "x proxy-pw=*** location=h ! y"),
         ("x auth-token=s3cret! y", "x auth-token=***! y"),
+        ("x user-pw=s3!cret proxy-id=s3cret ! y", "x user-pw=*** proxy-id=*** ! y"),
+        # A backslash before a space, a type before a quote, a quote that is never closed.
+        ("x user-pw=s3\\ cret ! y", "x user-pw=*** ! y"),
+        ('x user-pw=(string)"s3 cret" ! y', "x user-pw=*** ! y"),
+        ('x user-pw="s3 cret ! y', "x user-pw=***"),
+        # Whose parts end where, nobody can say.
+        ('x location="rtsp://u:s3 cret@h/s" ! y', 'x location="***" ! y'),
+        ("x location=rtsp://u:s3'cret@h/s' ! y", "x location=*** ! y"),
+        ("x location=rtsp://u:s3\\ cret@h/s ! y", "x location=*** ! y"),
+        ('x location="rtmp://h/s token=s3cret" ! y', 'x location="***" ! y'),
+        ("x uri=rtp:u:s3cret@h ! y", "x uri=*** ! y"),
+        ("x/y,token=s3cret ! y", "*** ! y"),
+        # An URL as an element, and what is none of all that.
+        ("rtsp://u:s3cret@h/s ! y", "rtsp://***@h/s ! y"),
+        (
+            'v4l2src device="/dev/video0" ! video/x-raw,format=BGR,framerate=30/1 ! y',
+            'v4l2src device="/dev/video0" ! video/x-raw,format=BGR,framerate=30/1 ! y',
+        ),
     ],
 )
 def test_secrets_of_a_pipeline(pipeline: str, shown: str) -> None:
     assert redacted_pipeline(pipeline) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        # A name with a space, an umlaut or a digit in front is none.
+        ("front door=rtsp://u:s3cret@h/s", "front door=rtsp://***@h/s"),
+        ("Tür=rtsp://u:s3cret@h/s", "Tür=rtsp://***@h/s"),
+        ("1=rtsp://u:s3cret@h/s", "1=rtsp://***@h/s"),
+        (" rtsp://u:s3cret@h/s", " rtsp://***@h/s"),
+        ("door= rtsp://h/s?s3cret", "door= rtsp://h/s?***"),
+        # Slips.
+        ("rtsp:/u:s3cret@h/s", "***@h/s"),
+        ("u:s3c@ret@10.0.0.7/s.mp4", "***@10.0.0.7/s.mp4"),
+        (
+            "rtspsrc location=rtsp://u:s3cret@h/s !appsink",
+            "rtspsrc location=rtsp://***@h/s !appsink",
+        ),
+    ],
+)
+def test_no_secret_of_what_is_no_address(text: str, shown: str) -> None:
+    with pytest.raises(SourceError) as refused:
+        parse_address(text)
+    assert str(refused.value) == f"no source goes by that name: required {FORMS}, found {shown!r}"
+
+
+def test_a_path_may_hold_what_an_address_holds(tmp_path: Path) -> None:
+    video = tmp_path / "u:p@h.mp4"
+    video.touch()
+    assert parse_address(str(video)).shown == str(video)
+    assert parse_address("me@home/x.mp4").shown == "me@home/x.mp4"
 
 
 def test_no_secret_in_a_representation() -> None:
