@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from hermes_edge.contract import GraphName, TensorSpec, is_static
 from hermes_edge.errors import BundleError
 from hermes_edge.spec import DecoderSpec, Precision, Quantization, VisionSpec
+from hermes_edge.storage import open_regular
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -155,7 +156,9 @@ def read_manifest(bundle: Path) -> Manifest:
     """
     path = bundle / MANIFEST_NAME
     try:
-        document: Any = json.loads(path.read_text(encoding="utf-8"))
+        with open_regular(path) as file:
+            content = file.read()
+        document: Any = json.loads(content.decode("utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         found = "a file" if bundle.exists() else "no such folder"
         raise BundleError(
@@ -180,7 +183,7 @@ def read_manifest(bundle: Path) -> Manifest:
             fix=_REEXPORT,
         )
     try:
-        manifest = Manifest.model_validate_json(path.read_bytes(), strict=True)
+        manifest = Manifest.model_validate_json(content, strict=True)
         faults = list(_range_faults(manifest))
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
@@ -215,6 +218,11 @@ def _range_faults(manifest: Manifest) -> Iterator[str]:
         # Written so that what is not a number is refused.
         if not least <= number <= most:
             yield f"{name}: required {least:g} to {most:g}, found {number!r}"
+    # A patch of 0 has been named above.
+    if vision is not None and vision.patch_size > 0:
+        required, found = vision.tokens_per_frame, manifest.tokens_per_frame
+        if found != required:
+            yield f"tokens_per_frame: required {required} of this vision geometry, found {found}"
 
 
 def sha256_of(path: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -51,6 +52,19 @@ def writing_whole(path: Path, fix: str | None = None) -> Iterator[BinaryIO]:
                 beside.unlink()
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """A file to read; a pipe, on which reading would wait for ever, or a device is none.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+    """
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(0, "no regular file there")
+    return file
+
+
 def write_whole(path: Path, data: bytes, fix: str | None = None) -> None:
     """Write bytes by way of :func:`writing_whole`.
 
@@ -71,6 +85,8 @@ def remove_leftovers(folder: Path) -> None:
         for path in folder.glob(_HIDDEN.format("*")):
             # Gone, in work, or another user's.
             nothing = suppress(FileNotFoundError, BlockingIOError, PermissionError)
+            if not path.is_file():  # of somebody else's making; a pipe would never open
+                continue
             with nothing, path.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink()

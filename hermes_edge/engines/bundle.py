@@ -23,8 +23,10 @@ from hermes_edge.engines.base import Engine
 from hermes_edge.engines.views import Array
 from hermes_edge.errors import BundleError, QuestionError
 from hermes_edge.manifest import (
+    CHAT_TEMPLATE_NAME,
     EMBEDDINGS_NAME,
     EMBEDDINGS_TENSOR,
+    TOKENIZER_NAME,
     FileRecord,
     Manifest,
     read_manifest,
@@ -224,7 +226,12 @@ def _file_faults(folder: Path, manifest: Manifest, check_hashes: bool) -> list[s
     faults = []
     listed = {record.path for record in manifest.files}
     needed = {EMBEDDINGS_NAME, *(graph.file for graph in manifest.graphs.values())}
-    faults += [f"{name}: required in the manifest's files, found none" for name in needed - listed]
+    # Not every bundle has them, and what is there is read.
+    texts = (TOKENIZER_NAME, CHAT_TEMPLATE_NAME)
+    needed |= {name for name in texts if os.path.lexists(folder / name)}
+    faults += [
+        f"{name}: required in the manifest's files, found none" for name in sorted(needed - listed)
+    ]
     for record in manifest.files:
         try:
             fault = _file_fault(folder, record, check_hashes)

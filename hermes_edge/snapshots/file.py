@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import stat
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +29,7 @@ from hermes_edge.snapshots.layout import (
     tensor_places,
 )
 from hermes_edge.snapshots.record import SnapshotRecord
-from hermes_edge.storage import writing_whole
+from hermes_edge.storage import open_regular, writing_whole
 
 Array = npt.NDArray[Any]
 
@@ -98,7 +97,7 @@ class SnapshotFile:
         """
         self.path = path_of("path", path)
         try:
-            self._file = _open_regular(self.path)
+            self._file = open_regular(self.path)
         except OSError as error:
             raise SnapshotError(f"cannot read {path}", found=error.strerror) from None
         try:
@@ -236,12 +235,3 @@ class SnapshotFile:
             found=found,
             fix="Restore an older snapshot; hermes-edge snapshot list FOLDER shows what is there",
         )
-
-
-def _open_regular(path: Path) -> BinaryIO:
-    # Opening a pipe that nobody writes to would wait for ever.
-    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise OSError(0, "no regular file there")
-    return file

@@ -96,6 +96,43 @@ def test_a_missing_file(bundle: Path) -> None:
     )
 
 
+def test_a_manifest_that_is_no_file(bundle: Path) -> None:
+    """Reading a pipe would wait for ever, and a device may never end."""
+    path = bundle / "manifest.json"
+    path.unlink()
+    os.mkfifo(path)
+    assert refusal(bundle) == f"cannot read {path}: no regular file there"
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    assert refusal(bundle) == f"cannot read {path}: no regular file there"
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "chat_template.jinja"])
+def test_a_text_that_is_not_listed(bundle: Path, name: str) -> None:
+    """What is there is read, so it must be what was exported."""
+
+    def fix(document: dict[str, Any]) -> None:
+        document["files"] = [r for r in document["files"] if r["path"] != name]
+
+    edit_manifest(bundle, fix)
+    (bundle / name).unlink()
+    os.mkfifo(bundle / name)
+    assert refusal(bundle) == (
+        f"{bundle} cannot be used: {name}: required in the manifest's files, found none. {MEND}"
+    )
+
+
+@pytest.mark.parametrize("tokens", [1, 15, 17])
+def test_tokens_of_a_frame_that_the_vision_geometry_does_not_give(
+    bundle: Path, tokens: int
+) -> None:
+    edit_manifest(bundle, lambda document: document.update(tokens_per_frame=tokens))
+    assert refusal(bundle) == (
+        f"{bundle / 'manifest.json'} does not fit its schema: found tokens_per_frame: required 16 "
+        f"of this vision geometry, found {tokens}. {REEXPORT}"
+    )
+
+
 @pytest.mark.parametrize("content", [b'{"schema_version": 1,', b"", b"\xff\xfe{}"])
 def test_a_manifest_that_is_not_json(bundle: Path, content: bytes) -> None:
     (bundle / "manifest.json").write_bytes(content)

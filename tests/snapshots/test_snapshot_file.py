@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -113,13 +114,17 @@ def test_a_full_device_is_said(tmp_path: Path, raises: Callable[..., Any]) -> No
 def test_leftovers_go_unless_they_are_in_work(tmp_path: Path) -> None:
     left, kept = tmp_path / ".hermes-edge-0.part", tmp_path / "a.part"
     left.write_bytes(b"half")
+    # Of somebody else's making; opening the pipe would wait for ever.
+    names = [".hermes-edge-1.part", ".hermes-edge-2.part"]
+    os.mkfifo(tmp_path / names[0])
+    (tmp_path / names[1]).mkdir()
     kept.write_bytes(b"")
     with writing_whole(tmp_path / "new") as file:
         file.write(b"first ")
         remove_leftovers(tmp_path)
         file.write(b"second")
     assert not left.exists()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.part", "new"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*names, "a.part", "new"]
     assert (tmp_path / "new").read_bytes() == b"first second"
 
 
