@@ -7,7 +7,6 @@ wall_s    Unix time at which the frame reached this machine; for a file, when it
 
 from __future__ import annotations
 
-import math
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterator
@@ -116,7 +115,8 @@ def sampled(grabbed: GrabbedFrame, sampler: Sampler) -> Frame | None:
 
 def check_fps(fps: float | None) -> None:
     """Raises:
-    SourceError: ``fps`` is not None, and not positive and finite.
+    SourceError: ``fps`` is not None, and not between one frame in 11 days and a million a second.
     """
-    if fps is not None and not 0 < fps < math.inf:
-        raise SourceError("fps is out of range", required="above 0 and finite", found=fps)
+    # Beyond, times and frame numbers are no numbers any more.
+    if fps is not None and not 1e-6 <= fps <= 1e6:
+        raise SourceError("fps is out of range", required="1e-06 to 1e+06", found=fps)

@@ -27,11 +27,15 @@ import numpy as np
 from hermes_edge.errors import SourceError
 from hermes_edge.sources.base import GrabbedFrame, Image, Source, SourceCounts, check_fps
 from hermes_edge.sources.pictures import printable, quiet_opencv, retrieved, rgb
+from hermes_edge.storage import open_regular
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 # Where a container gives neither timestamps nor a frame rate.
 _ASSUMED_FPS = 30.0
+# Its duration counts from time 0, whenever its first frame is shown: in a piece of a recording,
+# from the recording's beginning.
+_MATROSKA = b"\x1aE\xdf\xa3"
 _CHECK_VIDEO = "Check that the file is complete and plays elsewhere."
 
 
@@ -77,16 +81,18 @@ class VideoFile(Source):
         self.ended_early = None
         capture = self._capture = self._open()
         clock = _Clock(self._native_fps, self.counts)
-        frames, time_s = 0, 0.0
+        frames, time_s, before_s = 0, 0.0, 0.0
         try:
             # grab() decodes; the conversion in retrieve() is for the frames that are wanted.
             while self._capture is capture and capture.grab():
                 time_s = clock.stamp(float(capture.get(cv2.CAP_PROP_POS_MSEC)))
+                if frames == 0:
+                    before_s = self._uncounted_s(capture)
                 frames += 1
                 self.counts.frames_read += 1
                 yield GrabbedFrame(time_s, time.time(), partial(self._retrieve, capture))
             if self._capture is capture:  # else it was closed, and nothing is known
-                self.ended_early = self._missing(frames, time_s + 1 / self._native_fps)
+                self.ended_early = self._missing(frames, time_s + 1 / self._native_fps, before_s)
         finally:
             capture.release()
 
@@ -105,7 +111,10 @@ class VideoFile(Source):
         if self.name != str(self.path):
             # OpenCV crashes on such a name.
             raise SourceError(f"cannot open {self.name}", required="a name in UTF-8")
-        if os.path.isfile(self.path) and os.path.getsize(self.path) == 0:
+        # A pipe is read once, and opening one that nobody writes to would wait for ever.
+        if not os.path.isfile(self.path):
+            raise SourceError(f"{self.name} is no regular file", fix=_CHECK_VIDEO)
+        if os.path.getsize(self.path) == 0:
             raise SourceError(f"{self.name} is empty", found="0 bytes", fix=_CHECK_VIDEO)
         with quiet_opencv():
             # An absolute path is never taken for an address or a protocol.
@@ -114,14 +123,22 @@ class VideoFile(Source):
             raise SourceError(f"{self.name} cannot be read as a video", fix=_CHECK_VIDEO)
         return capture
 
-    def _missing(self, seen_frames: int, seen_s: float) -> str | None:
+    def _uncounted_s(self, capture: cv2.VideoCapture) -> float:
+        """Seconds before the first frame, which was grabbed, that the promise counts as video."""
+        with open_regular(self.path) as file:
+            matroska = file.read(len(_MATROSKA)) == _MATROSKA
+        if not matroska or not hasattr(cv2, "CAP_PROP_PTS"):  # OpenCV 4.10 and older
+            return 0.0
+        return max(float(capture.get(cv2.CAP_PROP_PTS)) / self._native_fps, 0.0)
+
+    def _missing(self, seen_frames: int, seen_s: float, before_s: float) -> str | None:
         """What the container promised and did not hold, beyond what containers get wrong.
 
         Counts are often estimates (duration times mean rate, the duration that of a longer sound
         track), so frames and seconds must both be missing: a tenth, two frames at least, two
         seconds at most.
         """
-        promised_s = self._promised_frames / self._native_fps
+        promised_s = self._promised_frames / self._native_fps - before_s
         tolerance_s = min(max(0.1 * promised_s, 2 / self._native_fps), 2.0)
         missing_s = promised_s - max(seen_s, seen_frames / self._native_fps)
         if missing_s <= tolerance_s:
@@ -222,7 +239,8 @@ def _natural_key(path: Path) -> tuple[list[str | int], str]:
 def _read_image(path: Path) -> Image:
     picture, found = None, "damaged, or not an image"
     try:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
+        with open_regular(path) as file:
+            data = np.frombuffer(file.read(), np.uint8)
         with quiet_opencv():
             picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     except OSError as error:

@@ -15,6 +15,7 @@ import pytest
 from hermes_edge.errors import SourceError
 from hermes_edge.sources import VideoFile, open_source
 from hermes_edge.sources.pictures import quiet_opencv
+from tests.conftest import FFMPEG
 
 CODECS = {".avi": "MJPG", ".mkv": "MJPG", ".mp4": "mp4v", ".m2v": "MPG2"}
 
@@ -177,6 +178,21 @@ def test_the_last_frames_may_be_missing(tmp_path: Path) -> None:
         assert video.ended_early is None
 
 
+def test_seconds_before_the_first_frame_are_not_missing(tmp_path: Path) -> None:
+    """As in the pieces of a recording: Matroska counts from the recording's beginning."""
+    whole, piece = write_video(tmp_path / "a.mkv"), tmp_path / "piece.mkv"
+    late = ("-c", "copy", "-output_ts_offset", "100")
+    quiet = (FFMPEG, "-loglevel", "error")
+    subprocess.run([*quiet, "-i", str(whole), *late, str(piece)], check=True)
+    with VideoFile(piece) as video:
+        assert [frame.time_s for frame in video] == pytest.approx([n / 10 for n in range(40)])
+        assert video.ended_early is None
+    short = cut_short(piece, 0.5)
+    with VideoFile(short) as video:
+        frames = len(list(video))
+        assert video.ended_early == f"{short} broke off after {frames / 10:.1f} of 4.0 s"
+
+
 def test_a_cut_mp4_without_its_index_is_refused(tmp_path: Path) -> None:
     short = cut_short(write_video(tmp_path / "a.mp4"), 0.6)
     with pytest.raises(SourceError) as refused:
@@ -188,6 +204,9 @@ def test_a_cut_mp4_without_its_index_is_refused(tmp_path: Path) -> None:
 
 def test_files_that_are_no_video(tmp_path: Path) -> None:
     text, empty, frameless = (tmp_path / name for name in ("text.mp4", "empty.mp4", "none.avi"))
+    pipe, endless = tmp_path / "pipe.mp4", tmp_path / "endless.mp4"
+    os.mkfifo(pipe)
+    endless.symlink_to("/dev/zero")
     text.write_text("not a video " * 100)
     empty.touch()
     write_video(frameless, frames=0)
@@ -196,6 +215,8 @@ def test_files_that_are_no_video(tmp_path: Path) -> None:
         (text, f"{text} cannot be read as a video. {check}"),
         (empty, f"{empty} is empty: found 0 bytes. {check}"),
         (frameless, f"{frameless} holds no frame. {check}"),
+        (pipe, f"{pipe} is no regular file. {check}"),
+        (endless, f"{endless} is no regular file. {check}"),
         (tmp_path / "missing.mp4", f"{tmp_path / 'missing.mp4'} does not exist"),
     ):
         with pytest.raises(SourceError) as refused:
@@ -212,13 +233,13 @@ def test_a_video_whose_name_is_not_utf8_is_refused(tmp_path: Path) -> None:
     assert str(refused.value) == f"cannot open {tmp_path}/\ufffd.avi: required a name in UTF-8"
 
 
-@pytest.mark.parametrize("fps", [0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("fps", [0, -1.0, 1e-9, 1e9, 1e308, float("nan"), float("inf")])
 def test_fps_out_of_range(tmp_path: Path, fps: float) -> None:
     video = write_video(tmp_path / "a.avi", frames=1)
     for path in (video, tmp_path):
         with pytest.raises(SourceError) as refused:
             open_source(path, fps)
-        text = f"fps is out of range: required above 0 and finite, found {fps}"
+        text = f"fps is out of range: required 1e-06 to 1e+06, found {fps}"
         assert str(refused.value) == text
 
 

@@ -1,5 +1,7 @@
 """Image folders, with real files written by OpenCV."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -64,6 +66,25 @@ def test_an_image_that_vanished_is_named(tmp_path: Path) -> None:
     (tmp_path / "1.png").unlink()
     with pytest.raises(SourceError, match=r"1\.png: found No such file or directory"):
         list(folder)
+
+
+def test_what_is_no_file_is_named(tmp_path: Path) -> None:
+    """Reading a pipe would wait for ever, and a device may never end."""
+    kinds: dict[str, Callable[[Path], object]] = {
+        "no regular file there": os.mkfifo,
+        "Is a directory": Path.mkdir,
+        "Too many levels of symbolic links": lambda path: path.symlink_to(path),
+    }
+    for name, (found, make) in enumerate([*kinds.items(), ("no regular file there", endless)]):
+        folder = tmp_path / str(name)
+        folder.mkdir()
+        make(folder / "1.png")
+        with pytest.raises(SourceError, match=rf"1\.png: found {found}\. Remove or replace"):
+            list(ImageFolder(folder))
+
+
+def endless(path: Path) -> None:
+    path.symlink_to("/dev/zero")
 
 
 def test_folders_without_images(tmp_path: Path) -> None:
