@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from hermes_edge.cli.output import stderr
+from hermes_edge.cli.output import stderr, without_controls
 from hermes_edge.errors import HermesEdgeError
 
 
@@ -31,5 +31,6 @@ class VerbGroup(TyperGroup):
         try:
             return super().invoke(ctx)
         except HermesEdgeError as error:
-            stderr().print(f"error: {error}", style="red")
+            # What it quotes may come from a file.
+            stderr().print(f"error: {without_controls(str(error))}", style="red")
             raise typer.Exit(error.exit_code) from None

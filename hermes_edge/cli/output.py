@@ -36,7 +36,7 @@ def stderr() -> Console:
 
 def warn(message: str) -> None:
     """One line on stderr."""
-    stderr().print(f"warning: {message}", style="yellow")
+    stderr().print(f"warning: {without_controls(message)}", style="yellow")
 
 
 def print_json(document: Mapping[str, object]) -> None:
@@ -76,7 +76,7 @@ def size(nbytes: int) -> str:
 
 def clock(seconds: float) -> str:
     """Seconds as ``M:SS`` or ``H:MM:SS``, with tenths where there are any; infinity as ``end``."""
-    if math.isinf(seconds):
+    if not math.isfinite(seconds * 10):
         return "end"
     tenths = round(seconds * 10)
     minutes, rest = divmod(tenths, 600)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -26,7 +28,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 def list_(folder: Folder, stream: Stream = None, as_json: Json = False) -> None:
     """List the snapshots of FOLDER, the newest first; every byte of them is read."""
     paths = newest_first(folder, stream)
-    entries = [_entry(path) for path in paths]
+    entries = [entry for path in paths if (entry := _entry(path)) is not None]
     if as_json:
         print_json({"snapshots": entries})
         return
@@ -40,10 +42,10 @@ def list_(folder: Folder, stream: Stream = None, as_json: Json = False) -> None:
                 str(entry.get("saved_at", "")),
                 clock(float(str(entry["newest_s"]))) if "newest_s" in entry else "",
                 f"{entry['rows']:,}" if "rows" in entry else "",
-                size(path.stat().st_size),
+                size(int(str(entry["bytes"]))),
                 "good" if entry["good"] else "bad",
             )
-            for path, entry in zip(paths, entries, strict=True)
+            for entry in entries
         ],
     )
     for entry in entries:
@@ -65,6 +67,8 @@ def show(file: Annotated[Path, typer.Argument(help="A snapshot.")], as_json: Jso
     geometry = record.geometry
     row_bytes = 2 * geometry.kv_heads * geometry.head_size * ITEM_BYTES[geometry.dtype]
     bands = report_bands(report_layers(rows, record.bands, record.newest_s, row_bytes))
+    if not all(math.isfinite(band.oldest_age_s + band.median_age_s) for band in bands):
+        raise SnapshotError(f"{file} cannot be restored", found="times that no stream has")
     if as_json:
         document = json.loads(record.model_dump_json())
         document["bands"] = [asdict(band) for band in bands]
@@ -98,7 +102,7 @@ def verify(
     threads: Annotated[int, typer.Option(help="0 is one per core.", min=0)] = 0,
 ) -> None:
     """Read every byte of PATH; with a bundle, restore it and compare its probe. Says which fail."""
-    paths = newest_first(path, None) if path.is_dir() else [path]
+    paths = newest_first(path, None) if (of_folder := os.path.isdir(path)) else [path]
     if not paths:
         raise SnapshotError(f"{path} holds no snapshot")
     if bundle is None:
@@ -107,8 +111,11 @@ def verify(
         faults = _restore_all(paths, bundle, device, threads)
     bad = 0
     for found, fault in faults.items():
+        if of_folder and not os.path.lexists(found):  # pruned meanwhile
+            continue
         bad += fault is not None
-        stdout().print(f"{found.name}: {'good' if fault is None else fault}")
+        state = "good" if fault is None else str(fault)
+        stdout().print(f"{found.name}: {without_controls(state)}")
     if bad:
         raise SnapshotError(f"{bad} of {len(faults)} snapshots cannot be restored")
 
@@ -120,6 +127,7 @@ def prune(
     stream: Stream = None,
 ) -> None:
     """Delete what is older than the newest good snapshots of a stream; the last good one stays."""
+    newest_first(folder, stream)  # where there is no folder, that is said, and none is made
     name = stream or only_stream(folder)
     gone = SnapshotFolder(folder, name).prune(keep) if name is not None else []
     for path in gone:
@@ -127,9 +135,14 @@ def prune(
     stdout().print(f"{len(gone)} deleted")
 
 
-def _entry(path: Path) -> dict[str, object]:
-    """What is known of a file; of a damaged one as much as its header tells."""
-    entry: dict[str, object] = {"file": path.name, "bytes": path.stat().st_size}
+def _entry(path: Path) -> dict[str, object] | None:
+    """What is known of a file; of a damaged one as much as its header tells; None if it is gone."""
+    entry: dict[str, object] = {"file": path.name}
+    try:
+        # Of a link that leads nowhere, its own.
+        entry["bytes"] = (path.stat() if os.path.exists(path) else path.lstat()).st_size
+    except OSError:  # pruned meanwhile
+        return None
     try:
         with SnapshotFile(path) as file:
             record = file.record

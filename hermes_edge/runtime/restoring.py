@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,14 +69,15 @@ def restore_session(
         SnapshotError, SettingsError, BudgetError: as of :meth:`Runtime.restore`.
     """
     candidates = [path]
-    if path.is_dir():
+    # Unlike Path.is_dir it raises nothing, where a name is too long or a folder closed.
+    if of_folder := os.path.isdir(path):
         candidates = newest_first(path, stream or only_stream(path))
     refused: list[tuple[Path, SnapshotError]] = []
     for candidate in candidates:
         try:
             session, record, deviation = _restore_file(runtime, candidate, probes, wanted)
         except SnapshotError as error:
-            if not path.is_dir():
+            if not of_folder:
                 raise
             refused.append((candidate, error))
             continue

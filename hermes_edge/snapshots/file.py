@@ -60,12 +60,21 @@ def write_snapshot(path: str | Path, record: SnapshotRecord, tensors: Iterable[A
 
     Raises:
         StorageError: it cannot be written; what was there before stays.
+        SnapshotError: the record is longer than any reader takes.
         SettingsError: it is no path.
     """
     digests: dict[str, str] = {}
+    head = header_bytes(record, digests)
+    if len(head) - 8 > MOST_HEADER_BYTES:
+        raise SnapshotError(
+            "the memory's record is too long, and nobody could restore it",
+            required=f"at most {MOST_HEADER_BYTES} bytes",
+            found=len(head) - 8,
+            fix="Ask a shorter question",
+        )
     fix = "Make room, or choose another folder"
     with writing_whole(path_of("path", path), fix) as file:
-        file.write(header_bytes(record, digests))
+        file.write(head)
         for (name, place), tensor in zip(tensor_places(record).items(), tensors, strict=True):
             data = raw_bytes(tensor)
             if data.nbytes != place.nbytes:
@@ -197,8 +206,10 @@ class SnapshotFile:
                     fix="Restore it with the hermes-edge that saved it",
                 )
             record = SnapshotRecord.model_validate_json(metadata["record"])
-            if len(record.rows) != record.geometry.layers:
-                self._damaged(f"rows of {record.geometry.layers} layers", f"{len(record.rows)}")
+            for name, entries in (("rows", record.rows), ("bands", record.bands)):
+                if len(entries) != record.geometry.layers:
+                    required = f"{name} of {record.geometry.layers} layers"
+                    self._damaged(required, f"{len(entries)}")
             digests = {name: metadata[f"sha256 {name}"] for name in tensor_places(record)}
             same = header_bytes(record, digests) == header
         except ValidationError as error:

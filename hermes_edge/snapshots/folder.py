@@ -21,6 +21,8 @@ from hermes_edge.snapshots.lock import StreamLock
 from hermes_edge.snapshots.record import STREAM_NAME, check_stream_name
 from hermes_edge.storage import remove_leftovers
 
+# Behind it there would be no later name.
+_LATEST = datetime(9999, 1, 1, tzinfo=timezone.utc)
 _NAME = re.compile(rf"({STREAM_NAME})-(\d{{8}}T\d{{6}}\.\d{{3}}Z)\.safetensors", re.A)
 
 
@@ -96,6 +98,8 @@ class SnapshotFolder:
             if good < keep:
                 good += path in known_good or fault_of(path) is None
                 continue
+            if path.is_dir():  # of somebody else's making
+                continue
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:
@@ -155,7 +159,9 @@ def _times(name: str, stream: str | None) -> Iterator[datetime]:
     if match is None or stream not in (None, match[1]):
         return
     try:
-        yield datetime.strptime(match[2], "%Y%m%dT%H%M%S.%fZ").replace(tzinfo=timezone.utc)
+        time = datetime.strptime(match[2], "%Y%m%dT%H%M%S.%fZ").replace(tzinfo=timezone.utc)
     except ValueError:
         # Digits that are no date, such as a month 13.
         return
+    if time < _LATEST:
+        yield time

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
+import threading
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +15,10 @@ import numpy as np
 import pytest
 
 from hermes_edge.runtime import Runtime, SamplingParams
+from hermes_edge.shipped import DEMO_VIDEO
+from hermes_edge.snapshots import SnapshotFile
+from hermes_edge.snapshots.file import write_snapshot
+from hermes_edge.snapshots.layout import tensor_places
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -145,13 +151,102 @@ def test_prune(cli: Cli, folder: Path) -> None:
     assert cli("snapshot", "prune", folder, "--keep", 0)[0] == 2
 
 
+def test_links_that_lead_nowhere_and_pipes(cli: Cli, folder: Path) -> None:
+    (folder / name(20)).symlink_to("nowhere")
+    os.mkfifo(folder / name(21))
+    faults = [
+        f"cannot read {folder / name(21)}: found no regular file there",
+        f"cannot read {folder / name(20)}: found No such file or directory",
+    ]
+    code, out, err = cli("snapshot", "list", folder)
+    assert (code, err.splitlines()) == (0, [f"warning: {fault}" for fault in faults])
+    code, out, err = cli("snapshot", "list", folder, "--json")
+    found = json.loads(out)["snapshots"][:2]
+    assert (code, [entry["fault"] for entry in found]) == (0, faults)
+    code, out, err = cli("snapshot", "verify", folder)
+    assert code == 12
+    assert out.splitlines()[:2] == [f"{name(21)}: {faults[0]}", f"{name(20)}: {faults[1]}"]
+
+
+def test_listing_and_verifying_while_another_process_prunes(cli: Cli, folder: Path) -> None:
+    """What is gone before it is read is neither bad nor an error."""
+    stop = threading.Event()
+
+    def come_and_go() -> None:
+        for number in itertools.count():
+            minute, moment = number // 1000 % 60, number % 1000
+            passing = folder / f"door-20261124T12{minute:02d}00.{moment:03d}Z.safetensors"
+            os.link(folder / name(4), passing)
+            passing.unlink()
+            if stop.is_set():
+                return
+
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    try:
+        for _ in range(30):
+            assert cli("snapshot", "list", folder, "--json")[::2] == (0, "")
+            assert cli("snapshot", "verify", folder)[0] == 0
+    finally:
+        stop.set()
+        thread.join()
+
+
+def forge(path: Path, place: str, number: float) -> None:
+    """A number in a snapshot's row metadata exchanged, and all checksums made right."""
+    with SnapshotFile(path) as file:
+        record, places = file.record, tensor_places(file.record)
+        tensors = {tensor: file.raw(tensor) for tensor in places}
+    tensors[place].view(np.float64)[-1] = number
+    write_snapshot(path, record, tensors.values())
+
+
+def test_show_refuses_times_that_no_stream_has(cli: Cli, folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "forged.safetensors"
+    path.write_bytes((folder / name(14)).read_bytes())
+    forge(path, "layers.3.time", float("nan"))
+    for flags in ([], ["--json"]):
+        code, out, err = cli("snapshot", "show", path, *flags)
+        assert (code, out) == (12, "")
+        assert err == f"error: {path} cannot be restored: found times that no stream has\n"
+
+
+def test_a_file_steers_no_terminal(cli: Cli, folder: Path, random_bundle: Path) -> None:
+    path = folder / name(14)
+    with SnapshotFile(path) as file:
+        record = file.record.model_copy(update={"model_id": "\x1b[31m", "bundle": "0" * 64})
+        tensors = [file.raw(tensor) for tensor in tensor_places(file.record)]
+    path.unlink()
+    write_snapshot(path, record, tensors)
+    code, out, err = cli("snapshot", "verify", path, "--bundle", random_bundle)
+    assert code == 12
+    assert "found [31m (0000" in out
+    code, out, err = cli("run", "door=x\x1b[31m.mp4", "--bundle", random_bundle)
+    assert (code, err) == (8, "error: x[31m.mp4 does not exist\n")
+
+
+def test_a_name_that_is_too_long(cli: Cli, random_bundle: Path) -> None:
+    long = "x" * 300
+    fault = f"cannot read {long}: found File name too long"
+    assert cli("snapshot", "verify", long)[:2] == (12, f"{long}: {fault}\n")
+    assert cli("snapshot", "show", long) == (12, "", f"error: {fault}\n")
+    run = ("run", str(DEMO_VIDEO), "--bundle", random_bundle, "--budget", 256)
+    code, _, err = cli(*run, "--snapshots", long)
+    assert (code, err) == (10, f"error: cannot make {long}: found File name too long\n")
+
+
 def test_nothing_there(cli: Cli, tmp_path: Path) -> None:
     none = tmp_path / "none"
     missing = "No such file or directory"
-    for verb in (["list"], ["prune", "--keep", "2"]):
+    for verb in (
+        ["list"],
+        ["prune", "--keep", "2"],
+        ["prune", "--keep", "2", "--stream", "door"],
+    ):
         code, out, err = cli("snapshot", verb[0], none, *verb[1:])
         assert (code, out) == (10, "")
         assert err.strip() == f"error: cannot read {none}: found {missing}"
+        assert not none.exists()
     for verb in (["show"], ["verify"]):
         code, out, err = cli("snapshot", verb[0], none)
         assert code == 12

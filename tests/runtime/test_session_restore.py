@@ -377,6 +377,12 @@ def test_nothing_there(runtime: Runtime, tmp_path: Path) -> None:
         runtime.restore(tmp_path / "pipe")
 
 
+def test_a_name_that_is_too_long(runtime: Runtime) -> None:
+    with pytest.raises(SnapshotError) as refused:
+        runtime.restore("x" * 300)
+    assert str(refused.value) == f"cannot read {'x' * 300}: found File name too long"
+
+
 def test_a_file_that_cannot_be_written(runtime: Runtime, saved: Path, tmp_path: Path) -> None:
     session = new_session(runtime)
     before = saved.read_bytes()

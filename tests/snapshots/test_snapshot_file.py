@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from hermes_edge.errors import StorageError
+from hermes_edge.errors import SnapshotError, StorageError
 from hermes_edge.snapshots import Conversation, SnapshotFile, SnapshotRecord
 from hermes_edge.snapshots.file import digest_of, raw_bytes, write_snapshot
 from hermes_edge.snapshots.layout import cache_names, probe_ids, tensor_places
@@ -101,6 +101,32 @@ def test_a_write_that_fails_leaves_the_old_file(
         write_snapshot(path, record, iter([np.zeros(1)]))
     assert path.read_bytes() == before
     assert [*tmp_path.iterdir()] == [path]
+
+
+def test_a_record_that_no_reader_takes_is_not_written(
+    write: Write, tmp_path: Path, raises: Callable[..., Any]
+) -> None:
+    """Otherwise it would take the place of snapshots that can be restored."""
+    path = tmp_path / "a"
+    write(path)
+    before = path.read_bytes()
+    conversation = Conversation(question="\N{OGHAM SPACE MARK}" * 200_000, answer="")
+    record = changed(tiny_record(), conversation=conversation)
+    text = (
+        "the memory's record is too long, and nobody could restore it: required at most 1048576 "
+        "bytes, found 1203288. Ask a shorter question"
+    )
+    with raises(SnapshotError, text):
+        write_snapshot(path, record, tiny_tensors(record))
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("bands", [(), ("all",), ("all",) * 3])
+def test_bands_of_other_layers(tmp_path: Path, bands: tuple[str, ...]) -> None:
+    record = changed(tiny_record(), bands=bands)
+    write_snapshot(tmp_path / "a", record, tiny_tensors(record))
+    with pytest.raises(SnapshotError, match=rf"bands of 2 layers, found {len(bands)}\."):
+        SnapshotFile(tmp_path / "a")
 
 
 def test_a_full_device_is_said(tmp_path: Path, raises: Callable[..., Any]) -> None:

@@ -63,6 +63,24 @@ def test_a_clock_that_went_back_makes_no_old_names(folder: Path) -> None:
     assert SnapshotFolder(folder, "other").next_path(old).name.startswith("other-1972")
 
 
+def test_a_name_behind_which_there_is_none_is_no_name(folder: Path) -> None:
+    last = folder / "door-99991231T235959.999Z.safetensors"
+    last.touch()
+    assert SnapshotFolder(folder, "door").next_path(NOON + timedelta(hours=1)).name == (
+        "door-20261125T130000.123Z.safetensors"
+    )
+    assert SnapshotFolder(folder, "door").prune(1)
+    assert last.exists()
+
+
+def test_folders_are_not_pruned_and_stop_no_pruning(folder: Path) -> None:
+    (folder / name(2)).unlink()
+    (folder / name(2)).mkdir()
+    gone = SnapshotFolder(folder, "door").prune(2)
+    assert [path.name for path in gone] == [name(1), name(0)]
+    assert names(folder) == [name(4), name(3), name(2)]
+
+
 def test_the_newest_stay(folder: Path) -> None:
     gone = SnapshotFolder(folder, "door").prune(2)
     assert [path.name for path in gone] == [name(second) for second in (2, 1, 0)]
