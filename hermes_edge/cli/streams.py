@@ -6,11 +6,11 @@ import logging
 import math
 import re
 import shlex
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +177,7 @@ def _open_stream(
         params=asked.params,
         to_the_end=asked.to_the_end,
         chunk_period_s=chunk_frames / settings.fps if address.live else math.inf,
-        begins_s=_begins_s(restored) if restored and address.live else 0.0,
+        goes_on=(restored.now_s, time.monotonic()) if restored and address.live else None,
         skips_s=restored.record.newest_s if restored else -math.inf,
         restored=restored is not None,
     )
@@ -235,11 +235,3 @@ def _restored(folder: SnapshotFolder, runtime: Runtime, options: dict[str, Any])
         restored.record.newest_s,
     )
     return restored
-
-
-def _begins_s(restored: Restored) -> float:
-    """Stream time now: the time in which nobody looked has passed, too."""
-    record = restored.record
-    away_s = (datetime.now(timezone.utc) - record.saved_at).total_seconds()
-    # A board without a battery may start in the past.
-    return record.newest_s + max(away_s, 0.0)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +35,9 @@ from hermes_edge.snapshots.layout import WAITING_FRAMES, WAITING_TIMES, cache_na
 if TYPE_CHECKING:
     from hermes_edge.runtime.runtime import Runtime
 
+# A clock that shows less is older than this program, and was not set.
+_CLOCKS_ARE_SET = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
 _log = logging.getLogger("hermes_edge.snapshots")
 
 
@@ -54,6 +59,11 @@ class Restored:
     record: SnapshotRecord
     probe_deviation: float
     refused: tuple[tuple[Path, SnapshotError], ...]
+
+    @property
+    def now_s(self) -> float:
+        """Time of the stream now: what has passed since the newest frame has passed in it, too."""
+        return self.record.newest_s + _newest_age_s(self.record)
 
 
 def restore_session(
@@ -97,6 +107,14 @@ def _tell(refused: Sequence[tuple[Path, SnapshotError]]) -> None:
     """Say what was passed over. Where none is good, all of it is in the error instead."""
     for _, error in refused:
         _log.warning("a newer snapshot is passed over: %s", error)
+
+
+def _newest_age_s(record: SnapshotRecord) -> float:
+    """Seconds since the newest frame was captured, by the wall clock."""
+    away_s = (datetime.now(timezone.utc) - record.saved_at).total_seconds()
+    # A board without a battery starts in the past, and may have saved there.
+    told = record.saved_at >= _CLOCKS_ARE_SET and away_s > 0
+    return record.newest_age_s + (away_s if told else 0.0)
 
 
 def verify_file(runtime: Runtime, path: Path) -> float:
@@ -212,6 +230,7 @@ def _load(
         parts.store.load(layer, of_layer, keys, values)
     times = StageTimes(frames=record.frames, chunks=record.chunks, compactions=record.compactions)
     parts.encoder.resume(record.frames_in_chunk, times, record.newest_s)
+    parts.claim.newest_s = time.monotonic() - _newest_age_s(record)
     if parts.frames is not None:
         parts.frames.load(waiting)
     if (last := record.conversation) is not None:

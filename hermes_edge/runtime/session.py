@@ -72,7 +72,7 @@ class Session:
             (at,) = frame_times(at, 1, self._newest_s)
             captured_s = capture_time(captured_s)
             frames.add(frame, at)
-            self._wait_since(captured_s)
+            self._parts.claim.came(captured_s)
             if frames.waiting >= min(
                 self._parts.shape.slice_frames, self._parts.encoder.frames_left
             ):
@@ -97,7 +97,7 @@ class Session:
             count = len(tokens) // self._parts.shape.tokens_per_frame
             times = frame_times(at, count, self._newest_s)
             self._encode_waiting()
-            self._wait_since(None)
+            self._parts.claim.came(None)
             self._append(tokens, times)
 
     @property
@@ -294,7 +294,3 @@ class Session:
             if done < len(times):
                 self._parts.lend()
         self._parts.claim.oldest_s = math.inf
-
-    def _wait_since(self, captured_s: float | None) -> None:
-        since_s = time.monotonic() if captured_s is None else captured_s
-        self._parts.claim.oldest_s = min(self._parts.claim.oldest_s, since_s)

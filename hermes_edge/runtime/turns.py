@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 # A reader of an answer is back within microseconds for the next token, before which no frame shall
 # slip in; one that is gone must not hold up the other streams.
@@ -28,12 +28,19 @@ class Claim:
     Attributes:
         questions: that are being answered, or wait to be.
         oldest_s: ``time.monotonic()`` at which its oldest frame came that is not encoded yet.
+        newest_s: the same of its newest frame, or when it was made.
         waited_s: seconds that it has waited for its turns, or lent the session to a question.
     """
 
     questions: int = 0
     oldest_s: float = math.inf
+    newest_s: float = field(default_factory=time.monotonic)
     waited_s: float = 0.0
+
+    def came(self, captured_s: float | None) -> None:
+        """A frame has come that was captured then; None is now."""
+        self.newest_s = time.monotonic() if captured_s is None else captured_s
+        self.oldest_s = min(self.oldest_s, self.newest_s)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

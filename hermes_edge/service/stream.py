@@ -48,7 +48,8 @@ class StreamPlan:
         to_the_end: it ends with its source instead, as a stream without questions does.
         params: how answers are decoded.
         chunk_period_s: no frame waits longer than that to be encoded.
-        begins_s: time of the stream's first frame. Frames of a file before it were seen already.
+        goes_on: time of the stream, and ``time.monotonic()`` at that moment: a live source goes on
+            from there, whenever it gives its first frame. None for the source's own times.
         skips_s: frames up to this time are left out.
         restored: whether the memory came from a snapshot.
     """
@@ -58,7 +59,7 @@ class StreamPlan:
     params: SamplingParams = GREEDY
     to_the_end: bool = False
     chunk_period_s: float = math.inf
-    begins_s: float = 0.0
+    goes_on: tuple[float, float] | None = None
     skips_s: float = -math.inf
     restored: bool = False
 
@@ -216,12 +217,15 @@ class Stream:
 
     def _frames(self) -> Iterator[Frame]:
         """The stream's frames at the stream's own times; encodes what has waited for a chunk."""
+        begins_s: float | None = None
         while True:
             frame = self._capture.next_frame(self._patience_s())
             if self._stopping:
                 return
             if frame is not None:
-                at_s = self.plan.begins_s + frame.time_s
+                if begins_s is None:
+                    begins_s = self._begins_s(frame)
+                at_s = begins_s + frame.time_s
                 if at_s > self.plan.skips_s:
                     yield replace(frame, time_s=at_s)
                 else:
@@ -231,6 +235,13 @@ class Stream:
             else:
                 self.session.catch_up()
                 self._note_encoded()
+
+    def _begins_s(self, first: Frame) -> float:
+        """Time of the stream at the source's time 0."""
+        if self.plan.goes_on is None:
+            return 0.0
+        then_s, since_s = self.plan.goes_on
+        return then_s + max(first.captured_s - first.time_s - since_s, 0.0)
 
     def _patience_s(self) -> float | None:
         """How long the oldest frame that is not encoded may still wait for others."""

@@ -79,6 +79,8 @@ class SnapshotRecord(_Record):
         frames_in_chunk: encoded since the last chunk closed.
         chunks, compactions: since the stream began.
         newest_s: time of the newest frame.
+        newest_age_s: from the capture of the newest frame to ``saved_at``; of a source that is
+            away they drift apart.
         waiting_frames: fed and not encoded yet.
     """
 
@@ -95,6 +97,7 @@ class SnapshotRecord(_Record):
     chunks: Count
     compactions: Count
     newest_s: Annotated[float, Field(ge=0)]
+    newest_age_s: Annotated[float, Field(ge=0)]
     waiting_frames: Count
     conversation: Conversation | None
 

@@ -7,9 +7,12 @@ import os
 import re
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -375,6 +378,40 @@ def test_nothing_there(runtime: Runtime, tmp_path: Path) -> None:
     text = f"cannot read {tmp_path / 'pipe'}: found no regular file there"
     with pytest.raises(SnapshotError, match=rf"\A{re.escape(text)}\Z"):
         runtime.restore(tmp_path / "pipe")
+
+
+def test_the_time_since_the_newest_frame_is_kept(runtime: Runtime, tmp_path: Path) -> None:
+    """Saved while the source was away, restored, and saved again before it was back."""
+    paths = [tmp_path / "one.safetensors", tmp_path / "two.safetensors"]
+    session = new_session(runtime)
+    session.feed(frame(0), 7.0, captured_s=time.monotonic() - 3600)
+    session.save(paths[0])
+    restored = restore_session(runtime, paths[0], None, None, {})
+    restored.session.save(paths[1])
+    for path in paths:
+        with SnapshotFile(path) as file:
+            assert file.record.newest_s == 7.0
+            assert 3600 <= file.record.newest_age_s < 3660
+        assert 3607 <= restore_session(runtime, path, None, None, {}).now_s < 3667
+    # A capture in the future, or at no time, is now.
+    for captured_s in (time.monotonic() + 1e6, float("-inf"), float("nan")):
+        session.feed(frame(1), 8.0, captured_s=captured_s)
+        session.save(paths[0])
+        with SnapshotFile(paths[0]) as file:
+            assert file.record.newest_age_s == 0.0
+
+
+@pytest.mark.parametrize("year", [1970, 2100])
+def test_a_clock_that_went_back_or_was_not_set_tells_no_time(
+    runtime: Runtime, tmp_path: Path, year: int
+) -> None:
+    path = tmp_path / "one.safetensors"
+    session = new_session(runtime)
+    session.feed(frame(0), 7.0)
+    wrong = datetime(year, 1, 2, tzinfo=timezone.utc)
+    with patch("hermes_edge.runtime.saving.now", lambda: wrong):
+        session.save(path)
+    assert 7.0 <= restore_session(runtime, path, None, None, {}).now_s < 8.0
 
 
 def test_a_name_that_is_too_long(runtime: Runtime) -> None:

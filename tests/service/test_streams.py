@@ -188,13 +188,27 @@ def test_however_slow_the_model_is_what_it_encodes_is_fresh(
 def test_a_stream_that_goes_on_has_later_times_and_skips_what_was_seen(
     runtime: Runtime, door: Any
 ) -> None:
-    stream = _stream(runtime, door, begins_s=100.0, skips_s=101.0, restored=True)
-    assert stream.newest_s == 101.0
+    then_s = time.monotonic()
+    stream = _stream(runtime, door, goes_on=(100.0, then_s), skips_s=101.5, restored=True)
+    assert stream.newest_s == 101.5
     stream.start()
     door.put(0.0, 1.0, 2.5)
     _until(lambda: stream.session.memory().frames_seen == 1)
-    assert stream.session.memory().newest_s == 102.5
+    assert stream.session.memory().newest_s == pytest.approx(102.5, abs=0.4)
     assert stream.status().restored
+    stream.close()
+
+
+def test_the_wait_for_a_source_has_passed_in_a_stream_that_goes_on(
+    runtime: Runtime, door: Any
+) -> None:
+    """Restored an hour ago, while the camera was away."""
+    then_s = time.monotonic() - 3600
+    stream = _stream(runtime, door, goes_on=(100.0, then_s), skips_s=90.0, restored=True)
+    stream.start()
+    door.put(0.0)
+    _until(lambda: stream.session.memory().frames_seen == 1)
+    assert 3700 <= stream.session.memory().newest_s < 3730
     stream.close()
 
 

@@ -46,6 +46,7 @@ def tiny_record(frames: int = 3, dtype: str = "F32") -> SnapshotRecord:
         chunks=1,
         compactions=0,
         newest_s=1.5,
+        newest_age_s=0.25,
         waiting_frames=1,
         conversation=None,
     )

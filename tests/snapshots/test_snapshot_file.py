@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -103,21 +104,20 @@ def test_a_write_that_fails_leaves_the_old_file(
     assert [*tmp_path.iterdir()] == [path]
 
 
-def test_a_record_that_no_reader_takes_is_not_written(
-    write: Write, tmp_path: Path, raises: Callable[..., Any]
-) -> None:
+def test_a_record_that_no_reader_takes_is_not_written(write: Write, tmp_path: Path) -> None:
     """Otherwise it would take the place of snapshots that can be restored."""
     path = tmp_path / "a"
     write(path)
     before = path.read_bytes()
     conversation = Conversation(question="\N{OGHAM SPACE MARK}" * 200_000, answer="")
     record = changed(tiny_record(), conversation=conversation)
-    text = (
-        "the memory's record is too long, and nobody could restore it: required at most 1048576 "
-        "bytes, found 1203288. Ask a shorter question"
-    )
-    with raises(SnapshotError, text):
+    with pytest.raises(SnapshotError) as refused:
         write_snapshot(path, record, tiny_tensors(record))
+    assert re.fullmatch(
+        "the memory's record is too long, and nobody could restore it: required at most 1048576 "
+        r"bytes, found 12\d{5}\. Ask a shorter question",
+        str(refused.value),
+    )
     assert path.read_bytes() == before
 
 

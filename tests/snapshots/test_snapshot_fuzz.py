@@ -170,6 +170,7 @@ def other_record(chance: random.Random, record: SnapshotRecord, tensors: Tensors
             {"chunks": record.chunks + 1},
             {"compactions": record.compactions - 1},
             {"newest_s": record.newest_s + chance.choice([-0.25, 0.25, 1e9])},
+            {"newest_age_s": record.newest_age_s + chance.choice([0.25, 1e9])},
             {"stream": "another"},
             {"bundle": "0" * 64},
             {"bands": record.bands[::-1]},
