@@ -32,16 +32,12 @@ def writing_whole(path: Path, fix: str | None = None) -> Iterator[BinaryIO]:
         if path.exists() and not path.is_file():
             raise StorageError(f"cannot write {path}", found="no regular file there")
         target = Path(os.path.realpath(path))
-        # Not derived from the name, which may be as long as names can be.
-        hidden = target.with_name(_HIDDEN.format(secrets.token_hex(8)))
-        with hidden.open("xb") as file:
-            beside = hidden
-            # Lets remove_leftovers() tell a file in work from one that a killed process left.
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with _in_work(target.parent) as file:
+            beside = Path(file.name)
             yield file
             file.flush()
             os.fsync(file.fileno())
-            os.replace(hidden, target)
+            os.replace(beside, target)
             beside = None
         _sync_folder(target.parent)
     except OSError as error:
@@ -50,6 +46,18 @@ def writing_whole(path: Path, fix: str | None = None) -> Iterator[BinaryIO]:
         if beside is not None:
             with suppress(OSError):
                 beside.unlink()
+
+
+def _in_work(folder: Path) -> BinaryIO:
+    """A hidden file whose lock tells remove_leftovers() that no killed process has left it."""
+    while True:
+        # Not derived from the target's name, which may be as long as names can be.
+        file = (folder / _HIDDEN.format(secrets.token_hex(8))).open("xb")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:
+            return file
+        # Another process has cleaned the folder before the file was locked.
+        file.close()
 
 
 def open_regular(path: Path) -> BinaryIO:

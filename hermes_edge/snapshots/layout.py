@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from hermes_edge.snapshots.record import SnapshotRecord
 
 FORMAT_NAME = "hermes-edge snapshot"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 # 64 layers with 8,000 characters of conversation take 130 kB.
 MOST_HEADER_BYTES = 1 << 20
 LOGITS = "probe.logits"

@@ -32,7 +32,7 @@ def test_the_safetensors_library_reads_it(write: Write, tmp_path: Path) -> None:
     record = write(path)
     with safe_open(path, "np") as theirs, SnapshotFile(path) as ours:
         metadata = theirs.metadata()
-        assert (metadata["format"], metadata["format_version"]) == ("hermes-edge snapshot", "1")
+        assert (metadata["format"], metadata["format_version"]) == ("hermes-edge snapshot", "2")
         assert json.loads(metadata["record"]) == json.loads(record.model_dump_json())
         assert sorted(theirs.keys()) == sorted(tensor_places(record))
         for name, place in tensor_places(record).items():
@@ -177,6 +177,30 @@ with writing_whole(Path(sys.argv[1])) as file:
         assert [*tmp_path.iterdir()] == [part]
         remove_leftovers(tmp_path)
         assert [*tmp_path.iterdir()] == []
+
+
+def test_cleaning_takes_no_file_that_is_about_to_be_written(tmp_path: Path) -> None:
+    """A process that starts, or prunes, cleans the folder in which another one saves."""
+    code = """
+import sys
+from pathlib import Path
+from hermes_edge.storage import remove_leftovers
+print("cleaning", flush=True)
+while True:
+    remove_leftovers(Path(sys.argv[1]))
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            for number in range(1000):
+                with writing_whole(tmp_path / "file") as file:
+                    file.write(b"%d" % number)
+        finally:
+            process.kill()
+    assert (tmp_path / "file").read_bytes() == b"999"
 
 
 def test_locks_are_of_the_open_file(tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ def respelled(chance: random.Random, content: bytes) -> bytes:
             text.replace(b'"frames\\":16', b'"frames\\": 16', 1) + b" ",
             text.replace(b'"dtype":"I64"', b'"dtype":"I64","dtype":"I64"', 1),
             text.replace(b'"I64"', b'"\\u004964"', 1),
-            text.replace(b'"format_version":"1"', b'"format_version":"2"'),
+            text.replace(b'"format_version":"2"', b'"format_version":"1"'),
         ]
     )
     return sealed(spelled, content[8 + length :])
