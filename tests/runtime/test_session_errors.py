@@ -91,6 +91,7 @@ def test_a_question_before_any_frame(runtime: Runtime, visual_tokens: VisualToke
         ([3.5, 3.25], "time runs backwards: required at >= 3.5 s, found 3.25 s"),
         ([4.0], "wrong number of times: required 2, found 1"),
         ("x", "a time is not a number: required seconds, found 'x'"),
+        (10**400, f"a time is not a number: required seconds, found {10**400}"),
     ],
 )
 def test_times_that_cannot_be(

@@ -184,6 +184,22 @@ def test_a_grey_camera(serve_jpegs: ServeJpegs) -> None:
     assert levels(url, 5)[0] == pytest.approx(range(100, 105), abs=1)
 
 
+def test_single_frames_that_no_decoder_takes_are_skipped_and_counted(
+    serve_jpegs: ServeJpegs,
+) -> None:
+    """Without a new connection, whose back-off would grow from one such frame to the next."""
+    cut = jpeg(48, 64, 200)[:200]
+    png = cv2.imencode(".png", np.zeros((48, 64, 3), np.uint8))[1].tobytes()
+    bad = iter([cut, b"", b"rubbish" * 40, png])
+    # The first one of all, two in a row, one.
+    pictures = [
+        next(bad) if index in (0, 4, 5, 9) else jpeg(48, 64, 100 + index) for index in range(14)
+    ]
+    given, source = levels(serve_jpegs(pictures), 9)
+    assert given == pytest.approx([101, 102, 103, 106, 107, 108, 110, 111, 112], abs=1)
+    assert (source.counts.bad_frames, source.counts.reconnects) == (4, 0)
+
+
 def test_a_camera_that_sends_rubbish_is_connected_again(serve_jpegs: ServeJpegs) -> None:
     url = serve_jpegs([jpeg(48, 64, level) for level in range(100, 105)] + [b"rubbish" * 40])
     given, source = levels(url, 6)
