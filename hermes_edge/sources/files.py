@@ -26,7 +26,7 @@ import numpy as np
 
 from hermes_edge.errors import SourceError
 from hermes_edge.sources.base import GrabbedFrame, Image, Source, SourceCounts, check_fps
-from hermes_edge.sources.pictures import printable, quiet_opencv, retrieved, rgb
+from hermes_edge.sources.pictures import grab, printable, quiet_opencv, retrieved, rgb
 from hermes_edge.storage import open_regular
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -61,7 +61,7 @@ class VideoFile(Source):
         self._capture: cv2.VideoCapture | None = None
         capture = self._open()
         try:
-            if not capture.grab():
+            if not grab(capture, SourceCounts()):
                 raise SourceError(f"{self.name} holds no frame", fix=_CHECK_VIDEO)
             native_fps = float(capture.get(cv2.CAP_PROP_FPS))
             frames = float(capture.get(cv2.CAP_PROP_FRAME_COUNT))
@@ -83,8 +83,8 @@ class VideoFile(Source):
         clock = _Clock(self._native_fps, self.counts)
         frames, time_s, before_s = 0, 0.0, 0.0
         try:
-            # grab() decodes; the conversion in retrieve() is for the frames that are wanted.
-            while self._capture is capture and capture.grab():
+            # This decodes; the conversion in retrieve() is for the frames that are wanted.
+            while self._capture is capture and grab(capture, self.counts):
                 time_s = clock.stamp(float(capture.get(cv2.CAP_PROP_POS_MSEC)))
                 if frames == 0:
                     before_s = self._uncounted_s(capture)

@@ -24,12 +24,8 @@ import cv2
 
 from hermes_edge.errors import SourceError
 from hermes_edge.sources.base import GrabbedFrame, Image, Source, SourceCounts, check_fps
-from hermes_edge.sources.pictures import quiet_opencv, retrieved
+from hermes_edge.sources.pictures import MOST_BAD_FRAMES, grab, quiet_opencv, retrieved
 from hermes_edge.sources.reconnect import Backoff
-
-MOST_BAD_FRAMES = 30
-# Nothing comes of a source that has let its own time-out pass.
-_QUICK_S = 1.0
 
 log = logging.getLogger("hermes_edge.sources")
 
@@ -116,7 +112,7 @@ class LiveSource(Source):
             SourceError: as of :meth:`_open`.
         """
         capture = self._open()
-        if self._grab(capture):
+        if grab(capture, self.counts):
             return capture
         capture.release()
         return None
@@ -130,21 +126,9 @@ class LiveSource(Source):
                 return f"{MOST_BAD_FRAMES} bad frames in a row"
             asked_s = time.monotonic()
             # After a time-out FFmpeg empties its decoder: a frame that old has no time.
-            if not self._grab(capture) or time.monotonic() - asked_s >= self._read_timeout_s:
+            if not grab(capture, self.counts) or time.monotonic() - asked_s >= self._read_timeout_s:
                 return f"no more frames, the last one {time.monotonic() - self._last_s:.1f} s ago"
         return "closed"
-
-    def _grab(self, capture: cv2.VideoCapture) -> bool:
-        """Whether there is a frame. A decoder that refuses one has the next: it was a bad frame."""
-        for refused in range(MOST_BAD_FRAMES):
-            asked_s = time.monotonic()
-            if capture.grab():
-                self.counts.frames_read += refused
-                self.counts.bad_frames += refused
-                return True
-            if time.monotonic() - asked_s > _QUICK_S:
-                return False
-        return False
 
     def _grabbed(self, capture: cv2.VideoCapture) -> GrabbedFrame:
         # Strictly growing where two frames fall into one tick of the clock.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from hermes_edge.sources.base import Image
+from hermes_edge.sources.base import Image, SourceCounts
+
+MOST_BAD_FRAMES = 30
+# Nothing more comes of a source that has let its own time-out pass.
+_QUICK_S = 1.0
 
 _lock = threading.Lock()
 _levels_before: list[int] = []
@@ -36,6 +41,20 @@ def rgb(picture: Any) -> Image | None:
     if channels not in codes:
         return None
     return np.asarray(cv2.cvtColor(picture, codes[channels]), np.uint8)
+
+
+def grab(capture: cv2.VideoCapture, counts: SourceCounts) -> bool:
+    """Whether there is a frame. Where the decoder refuses one, it is counted as bad, and the next
+    is asked for; a source at its end refuses again and again."""
+    for refused in range(MOST_BAD_FRAMES):
+        asked_s = time.monotonic()
+        if capture.grab():
+            counts.frames_read += refused
+            counts.bad_frames += refused
+            return True
+        if time.monotonic() - asked_s > _QUICK_S:
+            return False
+    return False
 
 
 def retrieved(capture: cv2.VideoCapture) -> Image | None:

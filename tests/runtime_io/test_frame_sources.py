@@ -169,6 +169,25 @@ def test_a_video_that_breaks_off_says_so(tmp_path: Path, suffix: str) -> None:
         assert video.ended_early == f"{short} broke off after {frames / 10:.1f} of 4.0 s"
 
 
+@pytest.mark.parametrize("damaged", [range(1), range(7, 8), range(20, 45)])
+def test_a_video_goes_on_behind_frames_that_are_damaged(tmp_path: Path, damaged: range) -> None:
+    path = write_video(tmp_path / "a.avi", frames=60)
+    data = bytearray(path.read_bytes())
+    start = -1
+    for index in range(60):
+        start = data.index(b"\xff\xd8\xff", start + 1)
+        if index in damaged:
+            data[start : start + 300] = bytes(300)
+    path.write_bytes(data)
+    with VideoFile(path) as video:
+        seen = [(frame.time_s, int(frame.image[1, 1, 0])) for frame in video]
+        assert video.ended_early is None
+        assert (video.counts.frames_read, video.counts.bad_frames) == (60, len(damaged))
+    whole = [n for n in range(60) if n not in damaged]
+    assert [time_s for time_s, _ in seen] == pytest.approx([n / 10 for n in whole])
+    assert [level for _, level in seen] == pytest.approx([grey_level(n) for n in whole], abs=12)
+
+
 def test_the_last_frames_may_be_missing(tmp_path: Path) -> None:
     # Counts of containers are off by a frame or two.
     short = cut_short(write_video(tmp_path / "a.avi"), 0.95)

@@ -15,8 +15,7 @@ import pytest
 
 from hermes_edge.errors import SourceError
 from hermes_edge.sources import Capture, LiveSource, UrlStream
-from hermes_edge.sources.live import MOST_BAD_FRAMES
-from hermes_edge.sources.pictures import quiet_opencv, rgb
+from hermes_edge.sources.pictures import MOST_BAD_FRAMES, quiet_opencv, rgb
 from hermes_edge.sources.reconnect import Backoff
 
 PATIENCE_S = 20.0
