@@ -47,8 +47,8 @@ class VideoFile(Source):
         fps: frames per second of video to give; None for every frame.
 
     Raises:
-        SourceError: ``fps`` is not positive and finite, the file is missing, is empty, is not a
-            video, or holds no frame.
+        SourceError: ``fps`` is not positive and finite, the file is missing, cannot be read, is
+            empty, is not a video, or holds no frame.
     """
 
     def __init__(self, path: str | Path, fps: float | None = None) -> None:
@@ -106,15 +106,17 @@ class VideoFile(Source):
         return picture
 
     def _open(self) -> cv2.VideoCapture:
-        if not os.path.exists(self.path):
-            raise SourceError(f"{self.name} does not exist")
+        try:
+            with open_regular(self.path) as file:
+                nbytes = os.fstat(file.fileno()).st_size
+        except (FileNotFoundError, ValueError):  # a name with a NUL in it is none
+            raise SourceError(f"{self.name} does not exist") from None
+        except OSError as error:
+            raise SourceError(f"cannot read {self.name}", found=error.strerror) from None
         if self.name != str(self.path):
             # OpenCV crashes on such a name.
             raise SourceError(f"cannot open {self.name}", required="a name in UTF-8")
-        # A pipe is read once, and opening one that nobody writes to would wait for ever.
-        if not os.path.isfile(self.path):
-            raise SourceError(f"{self.name} is no regular file", fix=_CHECK_VIDEO)
-        if os.path.getsize(self.path) == 0:
+        if nbytes == 0:
             raise SourceError(f"{self.name} is empty", found="0 bytes", fix=_CHECK_VIDEO)
         with quiet_opencv():
             # An absolute path is never taken for an address or a protocol.

@@ -223,7 +223,8 @@ def test_a_cut_mp4_without_its_index_is_refused(tmp_path: Path) -> None:
 
 def test_files_that_are_no_video(tmp_path: Path) -> None:
     text, empty, frameless = (tmp_path / name for name in ("text.mp4", "empty.mp4", "none.avi"))
-    pipe, endless = tmp_path / "pipe.mp4", tmp_path / "endless.mp4"
+    pipe, endless, loop = (tmp_path / name for name in ("pipe.mp4", "zero.mp4", "loop.mp4"))
+    loop.symlink_to(loop)
     os.mkfifo(pipe)
     endless.symlink_to("/dev/zero")
     text.write_text("not a video " * 100)
@@ -234,8 +235,10 @@ def test_files_that_are_no_video(tmp_path: Path) -> None:
         (text, f"{text} cannot be read as a video. {check}"),
         (empty, f"{empty} is empty: found 0 bytes. {check}"),
         (frameless, f"{frameless} holds no frame. {check}"),
-        (pipe, f"{pipe} is no regular file. {check}"),
-        (endless, f"{endless} is no regular file. {check}"),
+        (pipe, f"cannot read {pipe}: found no regular file there"),
+        (endless, f"cannot read {endless}: found no regular file there"),
+        (loop, f"cannot read {loop}: found Too many levels of symbolic links"),
+        ("a\0b.mp4", "a\0b.mp4 does not exist"),
         (tmp_path / "missing.mp4", f"{tmp_path / 'missing.mp4'} does not exist"),
     ):
         with pytest.raises(SourceError) as refused:
