@@ -115,8 +115,8 @@ def sampled(grabbed: GrabbedFrame, sampler: Sampler) -> Frame | None:
 
 def check_fps(fps: float | None) -> None:
     """Raises:
-    SourceError: ``fps`` is not None, and not between one frame in 11 days and a million a second.
+    SourceError: ``fps`` is not None, and not between one frame in 11 days and 1,000 a second.
     """
-    # Beyond, times and frame numbers are no numbers any more.
-    if fps is not None and not 1e-6 <= fps <= 1e6:
-        raise SourceError("fps is out of range", required="1e-06 to 1e+06", found=fps)
+    # Below, times and frame numbers are no numbers any more; above, no live frame is young enough.
+    if fps is not None and not 1e-6 <= fps < 1000:
+        raise SourceError("fps is out of range", required="from 1e-06, below 1000", found=fps)

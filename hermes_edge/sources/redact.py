@@ -40,12 +40,15 @@ def redacted_url(url: str) -> str:
 
 
 def redacted_text(text: str) -> str:
-    """What is no address: an URL in it redacted, and else what looks like user:password@host."""
+    """What is no address: an URL in it redacted, else named secrets, else user:password@host."""
     text = printable(text)
-    if _URL.search(text):
-        return _URL.sub(lambda match: redacted_url(match[0]), text)
+    if url := _URL.search(text):
+        before = text[: url.start()]
+        return (redacted_text(before) if before else "") + redacted_url(url[0])
+    if _SECRET_INSIDE.search(text):
+        return redacted_pipeline(text)
     before, at, host = text.rpartition("@")
-    return f"{HIDDEN}@{host}" if at and ":" in before else text
+    return f"{HIDDEN}@{host}" if at and re.search(":|//", before) else text
 
 
 def redacted_pipeline(pipeline: str) -> str:

@@ -98,7 +98,7 @@ def test_sampling_takes_the_first_frame_at_or_after_each_multiple(
     np.testing.assert_allclose(taken, sorted(wanted), atol=1e-9)
 
 
-@pytest.mark.parametrize("fps", [None, 10.5, 25, 1e6])
+@pytest.mark.parametrize("fps", [None, 10.5, 25, 999.0])
 def test_a_rate_above_the_native_one_gives_every_frame_once(
     tmp_path: Path, fps: float | None
 ) -> None:
@@ -255,13 +255,13 @@ def test_a_video_whose_name_is_not_utf8_is_refused(tmp_path: Path) -> None:
     assert str(refused.value) == f"cannot open {tmp_path}/\ufffd.avi: required a name in UTF-8"
 
 
-@pytest.mark.parametrize("fps", [0, -1.0, 1e-9, 1e9, 1e308, float("nan"), float("inf")])
+@pytest.mark.parametrize("fps", [0, -1.0, 1e-9, 1000.0, 1e308, float("nan"), float("inf")])
 def test_fps_out_of_range(tmp_path: Path, fps: float) -> None:
     video = write_video(tmp_path / "a.avi", frames=1)
     for path in (video, tmp_path):
         with pytest.raises(SourceError) as refused:
             open_source(path, fps)
-        text = f"fps is out of range: required 1e-06 to 1e+06, found {fps}"
+        text = f"fps is out of range: required from 1e-06, below 1000, found {fps}"
         assert str(refused.value) == text
 
 

@@ -184,6 +184,10 @@ def test_secrets_of_a_pipeline(pipeline: str, shown: str) -> None:
         # Slips.
         ("rtsp:/u:s3cret@h/s", "***@h/s"),
         ("u:s3c@ret@10.0.0.7/s.mp4", "***@10.0.0.7/s.mp4"),
+        ("rtsp//s3cret@h/s", "***@h/s"),
+        ("http:/h/s?token=s3cret", "***"),
+        ("x user-pw=s3cret!appsink", "x user-pw=***"),
+        ("x user-pw=s3cret location=rtsp://u:s3cret@h/s", "x user-pw=*** location=rtsp://***@h/s"),
         (
             "rtspsrc location=rtsp://u:s3cret@h/s !appsink",
             "rtspsrc location=rtsp://***@h/s !appsink",
