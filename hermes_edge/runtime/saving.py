@@ -6,7 +6,6 @@ layer by layer afterwards (:mod:`hermes_edge.runtime.frozen`).
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -82,7 +81,7 @@ def _record(
     parts: SessionParts, newest_s: float, stream: str, waiting_frames: int
 ) -> SnapshotRecord:
     manifest, times, last = parts.manifest, parts.encoder.times, parts.history.last
-    # What a caller gives as the time of a capture may be no such time.
+    # A caller may have given a time that has not come.
     age_s = time.monotonic() - parts.claim.newest_s
     return SnapshotRecord(
         saved_at=now(),
@@ -98,7 +97,7 @@ def _record(
         chunks=times.chunks,
         compactions=times.compactions,
         newest_s=newest_s,
-        newest_age_s=age_s if 0 <= age_s < math.inf else 0.0,
+        newest_age_s=max(age_s, 0.0),
         waiting_frames=waiting_frames,
         conversation=None
         if last is None
