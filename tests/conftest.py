@@ -21,6 +21,10 @@ RANDOM_BUNDLE = Path(__file__).parent / "random-bundle"
 FFMPEG: str = imageio_ffmpeg.get_ffmpeg_exe()
 LISTEN, ESTABLISHED = "0A", "01"
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts background jobs so, and the processes that are interrupted here inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 @pytest.fixture(scope="session")
 def random_bundle() -> Path:

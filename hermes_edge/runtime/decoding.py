@@ -156,10 +156,6 @@ class DecoderRunner:
         """A view's content on the host; not copied where host and device are one."""
         return self._device.download(view)
 
-    def synchronize(self) -> None:
-        """Wait until everything that was asked of the device is done."""
-        self._device.synchronize()
-
     def _gather(self, parts: Sequence[Rows], count: int) -> View:
         """The parts as one tensor; rows of the device stay where they are if they stand alone."""
         first = parts[0]

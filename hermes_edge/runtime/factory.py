@@ -171,6 +171,9 @@ class SessionFactory:
     ) -> None:
         with self.turns.turn(claim):
             engine.run(inputs, outputs)
+            # A GPU's call returns before it is done: a question would wait for all that is queued,
+            # and nobody would see one that hangs.
+            self.device.synchronize()
 
 
 def _lend(use: Exclusive, claim: Claim, store: KVStore) -> None:

@@ -59,7 +59,7 @@ def parse_question(text: str) -> TimedQuestion:
 
 def feed_until_due(
     feed: Callable[[Frame], object],
-    frames: Iterable[Frame],
+    frames: Iterable[Frame | float],
     questions: Sequence[TimedQuestion],
     *,
     to_the_end: bool = False,
@@ -67,17 +67,20 @@ def feed_until_due(
     """Feed frames and yield every question as it falls due, in the order of their times.
 
     All frames up to a question's time are fed before it is yielded. Frames after the last question
-    are not decoded, but where there is none, or ``to_the_end``.
+    are not decoded, but where there is none, or ``to_the_end``. A number among the frames is a
+    time that has come without one.
     """
     waiting = sorted(questions, key=lambda question: question.at_s)
     newest_s = -math.inf
     for frame in frames:
-        while waiting and waiting[0].at_s < frame.time_s:
+        now_s = frame if isinstance(frame, float) else frame.time_s
+        while waiting and waiting[0].at_s < now_s:
             yield DueQuestion(waiting.pop(0), late=False)
         if questions and not waiting and not to_the_end:
             return
-        feed(frame)
-        newest_s = frame.time_s
+        if not isinstance(frame, float):
+            feed(frame)
+            newest_s = frame.time_s
     for question in waiting:
         at_end = math.isinf(question.at_s) or question.at_s <= newest_s
         yield DueQuestion(question, late=not at_end)

@@ -14,6 +14,7 @@ from typing import Protocol
 from hermes_edge.errors import QuestionError
 from hermes_edge.runtime import Answer, Frame, SamplingParams, Session
 from hermes_edge.runtime.session import GREEDY
+from hermes_edge.service.clock import StreamClock
 from hermes_edge.service.questions import DueQuestion, TimedQuestion, feed_until_due
 from hermes_edge.service.status import Rate, State, StreamStatus, Times
 from hermes_edge.snapshots import Saver, SaverCounts
@@ -23,6 +24,8 @@ log = logging.getLogger("hermes_edge.streams")
 
 # Rows are counted anew at most so often: it takes about a millisecond for a real model.
 _REPORT_EVERY_S = 1.0
+# So late may a question be asked whose time comes while a live source gives no frame.
+_LATE_S = 0.1
 
 
 class Listener(Protocol):
@@ -92,6 +95,7 @@ class Stream:
         self._newest_encoded_s: float | None = None
         self._first_token, self._further_token = Times(), Times()
         self._rate = Rate()
+        self._clock = StreamClock(plan.goes_on, live=capture.source.live)
         self._report()
         self._thread = threading.Thread(target=self._run, name=f"stream {plan.name}", daemon=True)
 
@@ -215,17 +219,19 @@ class Stream:
                 return
             self._answer(due)
 
-    def _frames(self) -> Iterator[Frame]:
-        """The stream's frames at the stream's own times; encodes what has waited for a chunk."""
-        begins_s: float | None = None
+    def _frames(self) -> Iterator[Frame | float]:
+        """The stream's frames at the stream's own times, and times at which there was none.
+
+        Encodes what has waited for a chunk.
+        """
         while True:
-            frame = self._capture.next_frame(self._patience_s())
+            asks = self.plan.questions and self._clock.now_s is not None
+            most_s = _LATE_S if asks else threading.TIMEOUT_MAX
+            frame = self._capture.next_frame(min(self._patience_s(), most_s))
             if self._stopping:
                 return
             if frame is not None:
-                if begins_s is None:
-                    begins_s = self._begins_s(frame)
-                at_s = begins_s + frame.time_s
+                at_s = self._clock.time_of(frame)
                 if at_s > self.plan.skips_s:
                     yield replace(frame, time_s=at_s)
                 else:
@@ -233,23 +239,18 @@ class Stream:
             elif self._capture.ended:
                 return
             else:
-                self.session.catch_up()
-                self._note_encoded()
+                if self._patience_s() == 0.0:
+                    self.session.catch_up()
+                    self._note_encoded()
+                if (now_s := self._clock.now_s) is not None:
+                    yield now_s
 
-    def _begins_s(self, first: Frame) -> float:
-        """Time of the stream at the source's time 0."""
-        if self.plan.goes_on is None:
-            return 0.0
-        then_s, since_s = self.plan.goes_on
-        return then_s + max(first.captured_s - first.time_s - since_s, 0.0)
-
-    def _patience_s(self) -> float | None:
+    def _patience_s(self) -> float:
         """How long the oldest frame that is not encoded may still wait for others."""
         since_s = self.session.waiting_since_s
-        if since_s is None or math.isinf(self.plan.chunk_period_s):
-            return None
-        left_s = since_s + self.plan.chunk_period_s - time.monotonic()
-        return min(max(left_s, 0.0), threading.TIMEOUT_MAX)
+        if since_s is None:
+            return math.inf
+        return max(since_s + self.plan.chunk_period_s - time.monotonic(), 0.0)
 
     def _feed(self, frame: Frame) -> None:
         self.session.feed(frame.image, at=frame.time_s, captured_s=frame.captured_s)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from hermes_edge.engines import Bundle, Engine, View
 from hermes_edge.engines.cuda import CudaDevice
 from hermes_edge.engines.views import Array
 from hermes_edge.runtime import Runtime, SamplingParams, Session
+from hermes_edge.runtime.turns import Claim, Turns
 from hermes_edge.shipped import TINY_BUNDLE
 from hermes_edge.synthetic import draw_stream, make_stream
 
@@ -62,6 +65,31 @@ def session(border: Border) -> Session:
 def feed(session: Session) -> None:
     for index, frame in enumerate(draw_stream(make_stream(1_000_000_000, FRAMES))):
         session.feed(frame, at=float(index))
+
+
+def test_a_turn_lasts_until_the_device_is_done(
+    border: Border, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synchronized, waited_for = 0, list[bool]()
+    turn, synchronize = Turns.turn, border.synchronize
+
+    def counted() -> None:
+        nonlocal synchronized
+        synchronized += 1
+        synchronize()
+
+    @contextmanager
+    def watched(turns: Turns, claim: Claim) -> Iterator[None]:
+        with turn(turns, claim):
+            before = synchronized
+            yield
+            waited_for.append(synchronized > before)
+
+    monkeypatch.setattr(border, "synchronize", counted)
+    monkeypatch.setattr(Turns, "turn", watched)
+    feed(session)
+    session.ask("What is it now?", SamplingParams(max_new_tokens=2))
+    assert waited_for and all(waited_for)
 
 
 def test_scores_alone_come_down_and_frames_text_and_plans_go_up(

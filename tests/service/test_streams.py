@@ -212,6 +212,40 @@ def test_the_wait_for_a_source_has_passed_in_a_stream_that_goes_on(
     stream.close()
 
 
+def test_a_question_to_a_live_stream_does_not_wait_for_a_frame(runtime: Runtime, door: Any) -> None:
+    """The camera is away, or shows nothing that is new."""
+    heard = Heard()
+    stream = _stream(runtime, door, heard, questions=[TimedQuestion(0.3, "What?")])
+    stream.start()
+    began_s = time.monotonic()
+    door.put(0.0)
+    _until(lambda: stream.ended)
+    assert time.monotonic() - began_s >= 0.3
+    assert [answer.video_time_s for answer in heard.answers] == [0.0]
+    assert stream.error is None
+    stream.close()
+
+
+def test_a_stream_that_goes_on_is_asked_while_its_source_is_away(
+    runtime: Runtime, door: Any
+) -> None:
+    heard = Heard()
+    then_s = time.monotonic() - 3600
+    stream = _stream(
+        runtime,
+        door,
+        heard,
+        goes_on=(100.0, then_s),
+        restored=True,
+        questions=[TimedQuestion(3000.0, "What?")],
+    )
+    stream.session.feed(np.zeros((8, 8, 3), np.uint8), 90.0)
+    stream.start()
+    _until(lambda: stream.ended)
+    assert [answer.video_time_s for answer in heard.answers] == [90.0]
+    stream.close()
+
+
 def test_an_error_ends_the_stream_and_is_kept(runtime: Runtime, door: Any) -> None:
     plan = StreamPlan(name="door")
     session = _session(runtime, policy="full", budget_tokens=64)
