@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 import signal
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -148,8 +149,12 @@ def _see_all(
     # A forked process would share the engines' threads, which do not survive the fork.
     spawn, start = get_context("spawn"), (settings, tuple(cells))
     with ProcessPoolExecutor(settings.jobs, spawn, _start, start) as pool:
+        # Not map(): interrupted, it cancels, and Python 3.11 tells a cancelled future of the
+        # process that ended, which is a traceback in its thread.
+        futures = deque(pool.submit(_see_one, stream) for stream in streams)
         try:
-            yield from pool.map(_see_one, streams)
+            while futures:
+                yield futures.popleft().result()
         except BrokenExecutor as error:
             raise EngineError(
                 "a process that saw streams has ended",
