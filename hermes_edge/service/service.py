@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from hermes_edge.arguments import check_function, check_kind, seconds
 from hermes_edge.errors import HermesEdgeError
-from hermes_edge.process import give_back_free_memory, resident_bytes
+from hermes_edge.process import resident_bytes
 from hermes_edge.runtime import Runtime
 from hermes_edge.service.status import StreamStatus
 from hermes_edge.service.stream import Stream
@@ -94,7 +94,6 @@ class Service:
                 break
             if time.monotonic() >= due_s:
                 due_s += SUMMARY_EVERY_S
-                give_back_free_memory()
                 self.log_summary()
         self._tell_failures()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 import shlex
 import signal
 import subprocess
@@ -11,10 +10,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from hermes_edge.process import available_bytes, give_back_free_memory, resident_bytes
+from hermes_edge.process import available_bytes, resident_bytes
 from hermes_edge.snapshots.folder import fault_of
 from hermes_edge.synthetic import make_stream, write_video
 
@@ -161,15 +159,3 @@ def test_memory_of_process_and_machine() -> None:
     assert 1 << 20 < resident_bytes()
     assert available is not None
     assert available > 0
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators are not told")
-def test_holes_between_buffers_in_use_are_given_back() -> None:
-    # Below the size from which glibc maps a buffer on its own, and gives it back by itself.
-    buffers = [np.ones(60_000, np.uint8) for _ in range(2_000)]
-    in_use = buffers[::20]
-    before = resident_bytes()
-    del buffers
-    give_back_free_memory()
-    assert before - resident_bytes() > 80 << 20
-    assert all(buffer.all() for buffer in in_use)
