@@ -151,7 +151,13 @@ def _see_all(
     with ProcessPoolExecutor(settings.jobs, spawn, _start, start) as pool:
         # Not map(): interrupted, it cancels, and Python 3.11 tells a cancelled future of the
         # process that ended, which is a traceback in its thread.
-        futures = deque(pool.submit(_see_one, stream) for stream in streams)
+        # Ctrl-C reaches the whole group, and processes that still load would each tell of it: they
+        # inherit that it is blocked, and the first one answers for all.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            futures = deque(pool.submit(_see_one, stream) for stream in streams)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         try:
             while futures:
                 yield futures.popleft().result()
@@ -172,8 +178,6 @@ _here: list[tuple[Runtime, tuple[CellKey, ...]]] = []
 
 
 def _start(settings: RecallSettings, cells: tuple[CellKey, ...]) -> None:
-    # Ctrl-C reaches the whole group; the first process answers for all.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threads = settings.threads or max(usable_cores() // settings.jobs, 1)
     runtime = Runtime.load(settings.bundle, threads=threads, check_hashes=False)
     _here.append((runtime, cells))
