@@ -149,16 +149,16 @@ def _see_all(
     # A forked process would share the engines' threads, which do not survive the fork.
     spawn, start = get_context("spawn"), (settings, tuple(cells))
     with ProcessPoolExecutor(settings.jobs, spawn, _start, start) as pool:
-        # Not map(): interrupted, it cancels, and Python 3.11 tells a cancelled future of the
-        # process that ended, which is a traceback in its thread.
-        # Ctrl-C reaches the whole group, and processes that still load would each tell of it: they
-        # inherit that it is blocked, and the first one answers for all.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            futures = deque(pool.submit(_see_one, stream) for stream in streams)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        try:
+            # Ctrl-C reaches the whole group, and processes that still load would each tell of it:
+            # they inherit that it is blocked, and the first one answers for all.
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                # Not map(): interrupted, it cancels, and Python 3.11 tells a cancelled future of
+                # the process that ended, which is a traceback in its thread.
+                futures = deque(pool.submit(_see_one, stream) for stream in streams)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             while futures:
                 yield futures.popleft().result()
         except BrokenExecutor as error:
