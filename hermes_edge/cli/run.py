@@ -25,6 +25,7 @@ from hermes_edge.cli.transcript import (
     Warn,
 )
 from hermes_edge.errors import EngineError, HermesEdgeError, SettingsError
+from hermes_edge.service.heap import share_one_arena
 from hermes_edge.service.logs import logs_on_stderr
 from hermes_edge.settings import Settings, load_settings
 
@@ -120,6 +121,7 @@ def run_streams(
     )
     from hermes_edge.service.questions import parse_question
 
+    share_one_arena()
     addresses = parse_addresses(texts)
     if settings.snapshots is not None:
         check_names(addresses)

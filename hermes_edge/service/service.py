@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 import time
@@ -12,6 +13,7 @@ from hermes_edge.arguments import check_function, check_kind, seconds
 from hermes_edge.errors import HermesEdgeError
 from hermes_edge.process import resident_bytes
 from hermes_edge.runtime import Runtime
+from hermes_edge.service.heap import frozen_heap
 from hermes_edge.service.status import StreamStatus
 from hermes_edge.service.stream import Stream
 from hermes_edge.service.watchdog import Watchdog
@@ -81,10 +83,18 @@ class Service:
     def wait(self, stop: threading.Event, look: Callable[[], object] | None = None) -> None:
         """Until all streams have ended or ``stop`` is set; a summary is logged once a minute.
 
+        Meanwhile this process's Python objects are frozen (``gc.freeze``), and collected once a
+        minute: see :mod:`hermes_edge.service.heap`.
+
         Args:
             stop: set by a signal, say.
             look: called many times a second.
         """
+        with frozen_heap():
+            self._wait(stop, look)
+        self._tell_failures()
+
+    def _wait(self, stop: threading.Event, look: Callable[[], object] | None) -> None:
         due_s = time.monotonic() + SUMMARY_EVERY_S
         while not all(stream.ended for stream in self.streams):
             self._tell_failures()
@@ -95,7 +105,7 @@ class Service:
             if time.monotonic() >= due_s:
                 due_s += SUMMARY_EVERY_S
                 self.log_summary()
-        self._tell_failures()
+                gc.collect()
 
     def stop(self) -> None:
         """End all streams: the call in flight is finished, memories are saved."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 import time
@@ -13,6 +14,7 @@ import pytest
 
 from hermes_edge.errors import BudgetError, QuestionError
 from hermes_edge.runtime import Answer, Runtime, SamplingParams, Session
+from hermes_edge.service import service as service_module
 from hermes_edge.service.questions import DueQuestion, TimedQuestion
 from hermes_edge.service.service import Service, summary_of
 from hermes_edge.service.stream import Stream, StreamPlan
@@ -311,6 +313,28 @@ def test_the_service_ends_when_all_streams_have(
     told = summary_of(service.statuses()[0])
     assert told.startswith("door ended: 6 in, ")
     assert " rows, TTFT " in told
+
+
+def test_objects_are_collected_once_a_minute(
+    runtime: Runtime, door: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_module, "SUMMARY_EVERY_S", 0.1)
+    service = _service(runtime, [_stream(runtime, door)])
+    stop, began, deadline = threading.Event(), _full_collections(), time.monotonic() + 30
+
+    def look() -> None:
+        assert time.monotonic() < deadline
+        assert gc.get_freeze_count() > 0
+        # One is that before the freeze.
+        if _full_collections() >= began + 3:
+            stop.set()
+
+    service.wait(stop, look)
+    service.stop()
+
+
+def _full_collections() -> int:
+    return int(gc.get_stats()[2]["collections"])
 
 
 def test_a_silent_stream_is_shown_as_such(runtime: Runtime, door: Any) -> None:
