@@ -5,7 +5,8 @@
 ``hermes-edge run`` watches an HTTP stream of ffmpeg, in a process of its own, through the model in
 the box. Once a minute the server is killed and started again, stopped for two seconds, and
 throttled to a third of its pace. Every three seconds a question is asked, every ten the memory is
-saved. What is compared comes from the process's metrics, once a second, and from its answers.
+saved. What is compared comes from the process's metrics, once a second, and from its answers. A
+yardstick beside it, fixed work in CPU time, tells a slower machine from a slower process.
 """
 
 from __future__ import annotations
@@ -97,7 +98,11 @@ def main(
         "machine": asdict(describe_machine()),
         "exit_code": code,
         "snapshots_left": saved,
-        "totals": {k: v for k, v in samples[-1].items() if k not in ("age_s", "resident_bytes")},
+        "totals": {
+            k: v
+            for k, v in samples[-1].items()
+            if k not in ("age_s", "resident_bytes", "yardstick_ms")
+        },
         "tenths": [_tenth(samples, answers, frames, tenth) for tenth in range(10)],
         "samples": samples,
         "answers": answers,
@@ -145,9 +150,23 @@ def _soak(
         if process.poll() is not None:
             raise SystemExit(f"hermes-edge has ended with {process.returncode}")
         if (sample := _scrape(metrics)) is not None:
-            samples.append({"at_s": time.monotonic() - began, **sample})
+            at_s = time.monotonic() - began
+            samples.append({"at_s": at_s, "yardstick_ms": _yardstick_ms(), **sample})
     done.set()
     return samples, answers
+
+
+_ROWS = np.ones((2048, 2048), np.float32)  # 16 MiB, as much as the model's weights
+_TILE = np.ones((64, 64), np.float32)
+
+
+def _yardstick_ms() -> float:
+    """CPU time of what a decoder does, reading weights and multiplying, always the same amount."""
+    began = time.thread_time()
+    _ROWS.sum()
+    for _ in range(100):
+        _TILE @ _TILE
+    return 1e3 * (time.thread_time() - began)
 
 
 def _trouble(server: Server, done: threading.Event, cycle_s: float) -> None:
@@ -227,11 +246,6 @@ def _tenth(samples: list[Sample], answers: list[Sample], frames: int, tenth: int
     if len(part) < 2:
         return {"samples": len(part)}
     asked = [a for a in answers if part[0]["at_s"] <= a["at_s"] <= part[-1]["at_s"]]
-    per_frame = [
-        1e3 * (b["encode_s"] - a["encode_s"]) / (b["used"] - a["used"])
-        for a, b in pairwise(part)
-        if b["used"] > a["used"]
-    ]
     sampled = part[-1]["sampled"] - part[0]["sampled"]
     saves = part[-1]["saves"] - part[0]["saves"]
     return {
@@ -242,9 +256,19 @@ def _tenth(samples: list[Sample], answers: list[Sample], frames: int, tenth: int
         "save_ms": 1e3 * (part[-1]["save_s"] - part[0]["save_s"]) / max(saves, 1),
         "pause_ms": 1e3 * (part[-1]["pause_s"] - part[0]["pause_s"]) / max(saves, 1),
         **_quantiles("age_ms", [1e3 * s["age_s"] for s in part]),
-        **_quantiles("frame_ms", per_frame),
+        **_quantiles("frame_ms", [ms for _, ms in _frame_ms(part)]),
+        **_quantiles("yardstick_ms", [s["yardstick_ms"] for s in part]),
         **_quantiles("ttft_ms", [a["ttft_ms"] for a in asked]),
     }
+
+
+def _frame_ms(samples: list[Sample]) -> list[tuple[float, float]]:
+    """When, and what a frame took in the second before, where there was one."""
+    return [
+        (b["at_s"], 1e3 * (b["encode_s"] - a["encode_s"]) / (b["used"] - a["used"]))
+        for a, b in pairwise(samples)
+        if b["used"] > a["used"]
+    ]
 
 
 def _quantiles(name: str, values: list[float]) -> Sample:
@@ -260,21 +284,28 @@ def _draw(path: Path, samples: list[Sample], answers: list[Sample]) -> None:
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(4, 1, figsize=(9, 8), sharex=True, layout="constrained")
-    minutes = [s["at_s"] / 60 for s in samples]
-    lines: tuple[tuple[str, list[float]], ...] = (
-        ("resident, MiB", [s["resident_bytes"] / (1 << 20) for s in samples]),
-        ("age of the newest frame, s", [s["age_s"] for s in samples]),
-        ("dropped of sampled, %", [100 * s["dropped"] / max(s["sampled"], 1) for s in samples]),
+    def minutes(points: list[tuple[float, float]]) -> tuple[list[float], list[float]]:
+        return [at_s / 60 for at_s, _ in points], [value for _, value in points]
+
+    def of(key: str, unit: float = 1.0) -> list[tuple[float, float]]:
+        return [(s["at_s"], s[key] / unit) for s in samples]
+
+    shares = [(s["at_s"], 100 * s["dropped"] / max(s["sampled"], 1)) for s in samples]
+    lines = (
+        ("resident, MiB", of("resident_bytes", 1 << 20), "-"),
+        ("newest frame, s ago", of("age_s"), "-"),
+        ("dropped so far, %", shares, "-"),
+        ("frame, ms", _frame_ms(samples), "-"),
+        ("yardstick, ms", of("yardstick_ms"), "-"),
+        ("TTFT, ms", [(a["at_s"], a["ttft_ms"]) for a in answers], "."),
     )
-    for axis, (label, values) in zip(axes, lines, strict=False):
-        axis.plot(minutes, values, linewidth=0.6)
+    figure, axes = pyplot.subplots(len(lines), 1, figsize=(9, 11), sharex=True)
+    for axis, (label, points, style) in zip(axes, lines, strict=True):
+        axis.plot(*minutes(points), style, linewidth=0.6, markersize=2)
         axis.set_ylabel(label)
-        axis.set_ylim(0, 1.1 * max(*values, 1e-3))
-    axes[3].plot([a["at_s"] / 60 for a in answers], [a["ttft_ms"] for a in answers], ".", ms=2)
-    axes[3].set_ylabel("TTFT, ms")
-    axes[3].set_ylim(bottom=0)
-    axes[3].set_xlabel("minutes")
+        axis.set_ylim(0, 1.1 * max([1e-3, *(value for _, value in points)]))
+    axes[-1].set_xlabel("minutes")
+    figure.tight_layout()
     figure.savefig(path, dpi=110)
 
 

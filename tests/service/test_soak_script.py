@@ -33,5 +33,6 @@ def test_the_soak_script_at_a_small_size(tmp_path: Path) -> None:
     assert document["snapshots_left"] >= 1
     assert len(document["tenths"]) == 10
     assert document["samples"][-1]["reconnects"] >= 1
+    assert all(0 < sample["yardstick_ms"] < 1e3 for sample in document["samples"])
     assert "lost: " in done.stderr
     assert picture.stat().st_size > 10_000
