@@ -30,9 +30,9 @@ def share_one_arena() -> bool:
 def frozen_heap() -> Iterator[None]:
     """While it lasts, ``gc.collect()`` looks only at objects that are younger: 0.1 ms, not 70.
 
-    A full collection is what empties Python's lists of free tuples, which grow by some seven a
+    A full collection is what empties Python's lists of free tuples, which grow by some three a
     second. It does not come by itself: CPython (3.10 to 3.13) waits until a quarter of all objects
-    is new.
+    is new. At the end everything is unfrozen, also what the caller froze before.
     """
     gc.collect()
     gc.freeze()
