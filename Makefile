@@ -1,4 +1,5 @@
 # Everything on a fresh machine: `make demo` runs the main job, `make test` runs all checks.
+# Packages are compiled as they are imported, --no-compile: most modules of torch never are.
 
 PYTHON ?= python3
 VENV := .venv
@@ -23,17 +24,17 @@ layers: $(VENV)/ready
 	$(VENV)/bin/lint-imports
 
 pytest: $(VENV)/ready
-	$(RUN) pytest -q -n auto --maxprocesses 4 --dist loadfile
+	$(RUN) pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # The lean install: no torch.
 .venv-demo/ready: pyproject.toml
 	$(PYTHON) -m venv .venv-demo
-	.venv-demo/bin/pip install --quiet --editable '.[cpu]'
+	.venv-demo/bin/pip install --quiet --no-compile --editable '.[cpu]'
 	touch $@
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --editable '.[dev]'
+	$(VENV)/bin/pip install --quiet --no-compile --editable '.[dev]'
 	touch $@
 
 clean:

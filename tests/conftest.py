@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import signal
 import socket
 import subprocess
@@ -24,6 +26,22 @@ LISTEN, ESTABLISHED = "0A", "01"
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts background jobs so, and the processes that are interrupted here inherit it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def made_once(
+    tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]
+) -> Path:
+    """A folder that whichever process needs it first makes, for all that share a test run."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    folder = shared / name
+    with (shared / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            make(shared / f"{name}.part")
+            (shared / f"{name}.part").rename(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -63,15 +81,26 @@ def static_bundle(small_decoder: Path, tmp_path_factory: pytest.TempPathFactory)
 
     from hermes_edge.cli.app import app
 
-    target = tmp_path_factory.mktemp("bundles") / "static"
-    options = "--static-decode --tokens-per-frame 8 --chunk-frames 2"
-    args = ["export", str(small_decoder), "-o", str(target), *options.split()]
-    result = CliRunner().invoke(app, args)
-    assert result.exit_code == 0, result.stderr
-    return target
+    def export(target: Path) -> None:
+        options = "--static-decode --tokens-per-frame 8 --chunk-frames 2"
+        args = ["export", str(small_decoder), "-o", str(target), *options.split()]
+        result = CliRunner().invoke(app, args)
+        assert result.exit_code == 0, result.stderr
+
+    return made_once(tmp_path_factory, "static-bundle", export)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of a GPU are skipped where there is none; files with slow tests come first.
+
+    So no process is left alone with one of them at the end.
+    """
+    skip_without_gpu(items)
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+def skip_without_gpu(items: list[pytest.Item]) -> None:
     """Tests marked ``gpu`` run where ONNX Runtime computes on a GPU, and say why elsewhere."""
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if not marked:

@@ -29,6 +29,8 @@ from hermes_edge.engines.views import Array
 from hermes_edge.errors import EngineError, ParityError
 from hermes_edge.runtime import ProbeTokens, Runtime, SamplingParams, Session
 
+pytestmark = pytest.mark.slow
+
 LIMITS = Limits(capacity_rows=3 + 48 + 16 + 32, pass_rows=32, probe_rows=32, frames=2)
 LAYERS, HEAD, WIDTH, VOCABULARY = 10, (2, 32), 128, 96
 QUESTION, ANSWER = (21, 22, 23, 24), SamplingParams(max_new_tokens=6)

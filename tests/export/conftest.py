@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from hermes_edge.export import export_checkpoint, make_random_checkpoint
 from hermes_edge.export.random_checkpoint import randomise
-from hermes_edge.manifest import Manifest
+from tests.conftest import made_once
 
 
 class Recorder:
@@ -52,18 +54,34 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_random_checkpoint(tmp_path_factory.mktemp("checkpoints") / "llava", "tiny")
 
 
-@pytest.fixture(scope="session")
-def recorder() -> Recorder:
-    """What the export of the LLaVA-OneVision bundle reported."""
-    return Recorder()
+def with_layers(checkpoint: Path, decoder: int, tower: int) -> Path:
+    """The checkpoint without its last layers: an export takes its time by the layer."""
+    file = checkpoint / "config.json"
+    config = json.loads(file.read_text())
+    config["vision_config"]["num_hidden_layers"] = tower
+    config["text_config"]["num_hidden_layers"] = decoder
+    del config["text_config"]["layer_types"]
+    file.write_text(json.dumps(config))
+    return checkpoint
 
 
 @pytest.fixture(scope="session")
-def llava_bundle(llava: Path, tmp_path_factory: pytest.TempPathFactory, recorder: Recorder) -> Path:
-    """Exported in fp32 with every graph, and verified."""
-    target = tmp_path_factory.mktemp("bundles") / "llava"
-    export_checkpoint(llava, target, embedding_probe=True, progress=recorder)
-    return target
+def shallow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LLaVA-OneVision checkpoint whose decoder has four layers and whose tower has two."""
+    folder = tmp_path_factory.mktemp("shallow") / "llava"
+    return with_layers(make_random_checkpoint(folder), decoder=4, tower=2)
+
+
+@pytest.fixture(scope="session")
+def llava_bundle(shallow: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Exported in fp32 with every graph, and verified; what was reported lies beside it."""
+
+    def export(folder: Path) -> None:
+        recorder = Recorder()
+        export_checkpoint(shallow, folder / "llava", embedding_probe=True, progress=recorder)
+        (folder / "progress.json").write_text(json.dumps([recorder.events, recorder.nbytes]))
+
+    return made_once(tmp_path_factory, "llava-bundle", export) / "llava"
 
 
 @pytest.fixture(scope="session")
@@ -73,10 +91,11 @@ def qwen2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def qwen2_bundle(qwen2: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
+def qwen2_bundle(qwen2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Exported in fp16 with the newer opset, and verified."""
-    target = tmp_path_factory.mktemp("bundles") / "qwen2"
-    manifest = export_checkpoint(
-        qwen2, target, precision="fp16", opset=23, tokens_per_frame=4, chunk_frames=2
-    )
-    return target, manifest
+
+    def export(folder: Path) -> None:
+        options: dict[str, Any] = {"opset": 23, "tokens_per_frame": 4, "chunk_frames": 2}
+        export_checkpoint(qwen2, folder, precision="fp16", **options)
+
+    return made_once(tmp_path_factory, "qwen2-bundle", export)

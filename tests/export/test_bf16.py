@@ -42,6 +42,9 @@ from hermes_edge.memory.base import Scoring
 from hermes_edge.planning.subject import open_subject
 from hermes_edge.runtime import Runtime, SamplingParams, Session
 from hermes_edge.spec import Quantization
+from tests.export.conftest import with_layers
+
+pytestmark = pytest.mark.slow
 
 LAYERS = 10
 # What every version of ONNX Runtime's CUDA provider from 1.20 on has in bf16, and TensorRT's
@@ -57,10 +60,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """A small LLaVA-OneVision with every graph, and its checkpoint."""
     folder = tmp_path_factory.mktemp("bf16")
     checkpoint = make_random_checkpoint(folder / "checkpoint")
-    config = json.loads((checkpoint / "config.json").read_text())
     # One layer tells as much of a tower as three; three bands need ten of the decoder.
-    config["vision_config"]["num_hidden_layers"] = 1
-    (checkpoint / "config.json").write_text(json.dumps(config))
+    with_layers(checkpoint, decoder=LAYERS, tower=1)
     export_checkpoint(checkpoint, folder / "bundle", precision="bf16", embedding_probe=True)
     return checkpoint, Bundle.open(folder / "bundle")
 

@@ -95,57 +95,87 @@ class Hub(BaseHTTPRequestHandler):
         """Tests print nothing."""
 
 
-@pytest.fixture
-def hub() -> Iterator[str]:
+# The hub's address is read when its package is imported: every address needs a process.
+ANSWER = """
+import sys
+from hermes_edge.errors import CheckpointError
+from hermes_edge.export.headers import read_headers
+from hermes_edge.export.hub import resolve_source
+for line in sys.stdin:
+    source, what = line.split()
+    try:
+        if what == "headers":
+            headers = read_headers(source)
+            print(headers.model_id, headers.config.decoder.layers)
+            folder = headers.folder
+        else:
+            folder, name = resolve_source(source)
+            print(name)
+        print(*sorted(path.name for path in folder.iterdir()))
+    except CheckpointError as error:
+        print(error)
+    print("done", flush=True)
+"""
+
+
+class Asker:
+    """A process with an address of the hub and a cache of its own."""
+
+    def __init__(self, endpoint: str, folder: Path) -> None:
+        environment = {k: text for k, text in os.environ.items() if not k.startswith("HF_")}
+        cache = str(folder / "cache")
+        environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": cache, "NO_PROXY": "127.0.0.1"}
+        self._errors = folder / "stderr"
+        with self._errors.open("w") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", ANSWER],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env=environment,
+            )
+
+    def __call__(self, source: str, what: str = "all") -> str:
+        """What the source resolves to, or the error; nothing else is written to the terminal."""
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None and stdout is not None
+        stdin.write(f"{source} {what}\n")
+        stdin.flush()
+        answer = ""
+        for line in stdout:
+            if line == "done\n":
+                break
+            answer += line
+        assert self._errors.read_text() == ""
+        return answer.strip()
+
+    def end(self) -> None:
+        self._process.communicate()
+        assert (self._process.returncode, self._errors.read_text()) == (0, "")
+
+
+@pytest.fixture(scope="module")
+def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asker]:
+    """Asks the hub of this machine."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
+    asker = Asker(f"http://127.0.0.1:{server.server_port}", tmp_path_factory.mktemp("hub"))
+    yield asker
+    asker.end()
     server.shutdown()
     thread.join()
     server.server_close()
 
 
-# The hub's address is read when its package is imported: every question needs a fresh process.
-ASK = """
-import sys
-from hermes_edge.errors import CheckpointError
-from hermes_edge.export.headers import read_headers
-from hermes_edge.export.hub import resolve_source
-try:
-    if sys.argv[2] == "headers":
-        headers = read_headers(sys.argv[1])
-        print(headers.model_id, headers.config.decoder.layers)
-        folder = headers.folder
-    else:
-        folder, name = resolve_source(sys.argv[1])
-        print(name)
-    print(*sorted(path.name for path in folder.iterdir()))
-except CheckpointError as error:
-    print(error)
-"""
+def test_fetches_what_is_needed_and_no_more(ask: Asker) -> None:
+    assert ask("org/good") == "org/good\nchat_template.jinja config.json model.safetensors"
 
 
-def ask(source: str, endpoint: str, cache: Path, what: str = "all") -> str:
-    """What the source resolves to, or the error; nothing else may be written to the terminal."""
-    environment = {name: text for name, text in os.environ.items() if not name.startswith("HF_")}
-    environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(cache), "NO_PROXY": "127.0.0.1"}
-    result = subprocess.run(
-        [sys.executable, "-c", ASK, source, what], capture_output=True, text=True, env=environment
-    )
-    assert (result.returncode, result.stderr) == (0, "")
-    return result.stdout.strip()
-
-
-def test_fetches_what_is_needed_and_no_more(hub: str, tmp_path: Path) -> None:
-    assert ask("org/good", hub, tmp_path) == (
-        "org/good\nchat_template.jinja config.json model.safetensors"
-    )
-
-
-def test_headers_come_without_the_weights(hub: str, tmp_path: Path) -> None:
+def test_headers_come_without_the_weights(ask: Asker) -> None:
     Hub.sent_weights = 0
-    lines = ask("org/tiny", hub, tmp_path, "headers").splitlines()
+    lines = ask("org/tiny", "headers").splitlines()
     assert lines[0] == "org/tiny 10"
     assert lines[1].split() == [
         "config.json",
@@ -157,43 +187,48 @@ def test_headers_come_without_the_weights(hub: str, tmp_path: Path) -> None:
     assert 8 < Hub.sent_weights < whole / 10
 
 
-def test_headers_of_another_model(hub: str, tmp_path: Path) -> None:
-    message = ask("org/other", hub, tmp_path, "headers")
+def test_headers_of_another_model(ask: Asker) -> None:
+    message = ask("org/other", "headers")
     assert message.startswith("30 tensors have another shape than config.json says: required ")
 
 
-def test_headers_without_safetensors(hub: str, tmp_path: Path) -> None:
-    message = ask("org/pickled", hub, tmp_path, "headers")
-    assert message.startswith(
+def test_headers_without_safetensors(ask: Asker) -> None:
+    assert ask("org/pickled", "headers").startswith(
         "the hub's checkpoint org/pickled has no weights that can be read: "
         "required model.safetensors or model.safetensors.index.json, found "
     )
 
 
-def test_gated(hub: str, tmp_path: Path) -> None:
-    assert ask("org/gated", hub, tmp_path) == (
+def test_gated(ask: Asker) -> None:
+    assert ask("org/gated") == (
         "the hub's checkpoint org/gated is gated. "
         "Accept its licence on the hub, then log in with: hf auth login"
     )
 
 
-def test_unknown(hub: str, tmp_path: Path) -> None:
-    assert ask("org/unknown", hub, tmp_path) == (
+def test_unknown(ask: Asker) -> None:
+    assert ask("org/unknown") == (
         "the hub's checkpoint org/unknown does not exist or is private, and there is no folder of "
         "that name either. Check the spelling, or log in with: hf auth login"
     )
 
 
-@pytest.mark.parametrize("source", ["org/broken", "org/good"], ids=["refused", "no network"])
-def test_not_fetched(hub: str, tmp_path: Path, source: str) -> None:
-    # Port 9 (discard) has no listener: the connection is refused at once.
-    endpoint = hub if source == "org/broken" else "http://127.0.0.1:9"
-    message = ask(source, endpoint, tmp_path)
-    assert message.startswith(
+def cannot_be_fetched(source: str, message: str) -> bool:
+    return message.startswith(
         f"the hub's checkpoint {source} cannot be fetched, and there is no folder of that name: "
         "found "
-    )
-    assert message.endswith("Check the network, or download it elsewhere and give the folder.")
+    ) and message.endswith("Check the network, or download it elsewhere and give the folder.")
+
+
+def test_refused(ask: Asker) -> None:
+    assert cannot_be_fetched("org/broken", ask("org/broken"))
+
+
+def test_no_network(tmp_path: Path) -> None:
+    # Port 9 (discard) has no listener: the connection is refused at once.
+    asker = Asker("http://127.0.0.1:9", tmp_path)
+    assert cannot_be_fetched("org/good", asker("org/good"))
+    asker.end()
 
 
 def test_folder_that_exists_is_local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,8 @@ from hermes_edge.export import export_checkpoint
 from hermes_edge.memory.base import Float32Array, LayerRows, Plan
 from hermes_edge.runtime import ProbeTokens, Runtime, SamplingParams, Session
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = Path(os.environ.get("HERMES_EDGE_GOLDEN", Path(__file__).parents[1] / "golden"))
 TRACES = sorted(GOLDEN.glob("*.json"))
 CACHE_TOLERANCE = 2e-3

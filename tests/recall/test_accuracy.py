@@ -14,6 +14,8 @@ from hermes_edge.recall.run import Group, RecallSettings, run_recall
 from hermes_edge.recall.statistics import accuracy
 from hermes_edge.shipped import TINY_BUNDLE
 
+pytestmark = pytest.mark.slow
+
 FLOORS = {"now": 0.88, "recall": 0.94, "existence": 0.9, "count": 0.7, "order": 0.86}
 # Of all questions, at the paper's 32 % of the visual tokens.
 EVICTING_FLOORS = {"window": 0.52, "uniform": 0.81, "hermes": 0.8}
@@ -28,6 +30,7 @@ def result() -> Result:
         policies=(FULL, *EVICTING_FLOORS),
         budget_shares=(0.32,),
         groups=(Group(48, 12, 24),),
+        threads=1,
     )
     return run_recall(settings, lambda done, films, stage: None)
 
