@@ -1,5 +1,4 @@
 # Everything on a fresh machine: `make demo` runs the main job, `make test` runs all checks.
-# Packages are compiled as they are imported, --no-compile: most modules of torch never are.
 
 PYTHON ?= python3
 VENV := .venv
@@ -29,12 +28,12 @@ pytest: $(VENV)/ready
 # The lean install: no torch.
 .venv-demo/ready: pyproject.toml
 	$(PYTHON) -m venv .venv-demo
-	.venv-demo/bin/pip install --quiet --no-compile --editable '.[cpu]'
+	.venv-demo/bin/pip install --quiet --editable '.[cpu]'
 	touch $@
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --no-compile --editable '.[dev]'
+	$(VENV)/bin/pip install --quiet --editable '.[dev]'
 	touch $@
 
 clean:

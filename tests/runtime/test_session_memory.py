@@ -155,15 +155,12 @@ def check_rows(rows: Any, budget: int, seen: int, layer: int, policy: str) -> No
 
 
 FEED = """
-import ctypes
 import sys
 from pathlib import Path
 import numpy as np
 from hermes_edge.runtime import Runtime
 
 def resident_bytes():
-    # How much of what is free malloc keeps is chance: 8 MB more or less at the first chunk.
-    ctypes.CDLL(None).malloc_trim(0)
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(x.split()[1]) for x in lines if x.startswith("VmRSS")) << 10
 
@@ -191,3 +188,35 @@ def test_memory_stays_flat_from_the_first_frame(random_bundle: Path) -> None:
     seen, grown_bytes = map(int, done.stdout.split())
     assert seen == frames
     assert grown_bytes < 5_000_000
+
+
+LATE = """
+import sys
+from pathlib import Path
+import numpy as np
+from hermes_edge.runtime import Runtime, SamplingParams
+
+runtime = Runtime.load(sys.argv[1], threads=1)
+frame = np.zeros((24, 32, 3), np.uint8)
+with runtime.session(budget_tokens=96, chunk_frames=4, reserve_tokens=256) as session:
+    before = {*sys.modules}
+    for index in range(16):
+        session.feed(frame, at=float(index))
+    session.ask("What is it?", SamplingParams(max_new_tokens=4, temperature=1.0))
+    session.memory()
+    session.save(Path(sys.argv[2]) / "memory.safetensors", stream="door")
+    runtime.restore(Path(sys.argv[2]) / "memory.safetensors")
+print(*{*sys.modules} - before)
+"""
+
+
+def test_nothing_is_imported_while_a_stream_runs(random_bundle: Path, tmp_path: Path) -> None:
+    """It would take time and memory when neither is expected."""
+    done = subprocess.run(
+        [sys.executable, "-c", LATE, str(random_bundle), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.stdout.strip() == ""
