@@ -10,6 +10,9 @@ from numbers import Integral
 import numpy as np
 import numpy.typing as npt
 
+# By name: numpy 2 imports this part when it is first used, which was at the first question.
+from numpy.random import default_rng
+
 from hermes_edge.arguments import real
 from hermes_edge.errors import EngineError, SettingsError
 
@@ -96,7 +99,7 @@ class Sampler:
 
     def __init__(self, params: SamplingParams) -> None:
         self._params = params
-        self._random = np.random.default_rng(params.seed)
+        self._random = default_rng(params.seed)
 
     def pick(self, logits: npt.NDArray[np.float32], generated: Sequence[int]) -> int:
         """The next token.

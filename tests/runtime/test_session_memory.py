@@ -175,17 +175,17 @@ print(session.memory().frames_seen, resident_bytes() - before)
 """
 
 
+def run_alone(script: str, *arguments: object) -> str:
+    """What a process of its own prints."""
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    root = Path(__file__).parents[2]
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=root).stdout
+
+
 @pytest.mark.slow
 def test_memory_stays_flat_from_the_first_frame(random_bundle: Path) -> None:
     frames = 5008  # whole chunks
-    done = subprocess.run(
-        [sys.executable, "-c", FEED, str(random_bundle), str(frames)],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=Path(__file__).parents[2],
-    )
-    seen, grown_bytes = map(int, done.stdout.split())
+    seen, grown_bytes = map(int, run_alone(FEED, random_bundle, frames).split())
     assert seen == frames
     assert grown_bytes < 5_000_000
 
@@ -212,11 +212,4 @@ print(*{*sys.modules} - before)
 
 def test_nothing_is_imported_while_a_stream_runs(random_bundle: Path, tmp_path: Path) -> None:
     """It would take time and memory when neither is expected."""
-    done = subprocess.run(
-        [sys.executable, "-c", LATE, str(random_bundle), str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=Path(__file__).parents[2],
-    )
-    assert done.stdout.strip() == ""
+    assert run_alone(LATE, random_bundle, tmp_path).strip() == ""
