@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -56,6 +55,8 @@ def list_(folder: Folder, stream: Stream = None, as_json: Json = False) -> None:
 @app.command()
 def show(file: Annotated[Path, typer.Argument(help="A snapshot.")], as_json: Json = False) -> None:
     """Show what FILE remembers: its settings, its bands and its conversation."""
+    import numpy as np
+
     from hermes_edge.memory.base import LayerRows
     from hermes_edge.runtime.report import report_bands, report_layers
 
@@ -64,11 +65,11 @@ def show(file: Annotated[Path, typer.Argument(help="A snapshot.")], as_json: Jso
         layers = range(record.geometry.layers)
         rows = [LayerRows(*(opened.array(name) for name in row_names(n))) for n in layers]
         opened.check()
+    if not all(np.isfinite(record.newest_s - layer.time).all() for layer in rows):
+        raise SnapshotError(f"{file} cannot be restored", found="times that no stream has")
     geometry = record.geometry
     row_bytes = 2 * geometry.kv_heads * geometry.head_size * ITEM_BYTES[geometry.dtype]
     bands = report_bands(report_layers(rows, record.bands, record.newest_s, row_bytes))
-    if not all(math.isfinite(band.oldest_age_s + band.median_age_s) for band in bands):
-        raise SnapshotError(f"{file} cannot be restored", found="times that no stream has")
     if as_json:
         document = json.loads(record.model_dump_json())
         document["bands"] = [asdict(band) for band in bands]

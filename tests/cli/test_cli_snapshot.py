@@ -201,10 +201,13 @@ def forge(path: Path, place: str, number: float) -> None:
     write_snapshot(path, record, tensors.values())
 
 
-def test_show_refuses_times_that_no_stream_has(cli: Cli, folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("time_s", [float("nan"), float("inf"), float("-inf")])
+def test_show_refuses_times_that_no_stream_has(
+    cli: Cli, folder: Path, tmp_path: Path, time_s: float
+) -> None:
     path = tmp_path / "forged.safetensors"
     path.write_bytes((folder / name(14)).read_bytes())
-    forge(path, "layers.3.time", float("nan"))
+    forge(path, "layers.3.time", time_s)
     for flags in ([], ["--json"]):
         code, out, err = cli("snapshot", "show", path, *flags)
         assert (code, out) == (12, "")
