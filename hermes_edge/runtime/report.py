@@ -138,7 +138,7 @@ def report_memory(parts: SessionParts, newest_s: float) -> MemoryReport:
 
 
 def _median(values: npt.ArrayLike) -> float:
-    """Without ``np.median``, which (numpy 2) imports ``numpy.ma`` when it is called first.
+    """Of finite values, without ``np.median``: numpy 2 imports ``numpy.ma`` at its first call.
 
     That is in the middle of a stream: 0.5 MB, or 8 MB and 50 ms where nothing is compiled before.
     """

@@ -66,7 +66,7 @@ def test_every_file_is_listed_and_readable(llava_bundle: Path) -> None:
     assert {"tokenizer.json", "chat_template.jinja", "embeddings.safetensors"} < listed
     for path in llava_bundle.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o644
-    assert sum(path.stat().st_size for path in llava_bundle.iterdir()) < 3_000_000
+    assert sum(path.stat().st_size for path in llava_bundle.iterdir()) < 1_600_000
 
 
 def test_graphs_hold_no_path_of_this_machine(llava_bundle: Path) -> None:

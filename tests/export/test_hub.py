@@ -163,10 +163,10 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asker]:
     thread.start()
     asker = Asker(f"http://127.0.0.1:{server.server_port}", tmp_path_factory.mktemp("hub"))
     yield asker
-    asker.end()
     server.shutdown()
     thread.join()
     server.server_close()
+    asker.end()
 
 
 def test_fetches_what_is_needed_and_no_more(ask: Asker) -> None:

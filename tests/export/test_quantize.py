@@ -101,13 +101,13 @@ def test_what_does_not_fit_is_refused(
 
 @pytest.fixture(scope="module", params=[(INT8, "fp16"), (INT4, "fp32")], ids=["int8", "int4"])
 def quantized(
-    request: pytest.FixtureRequest, shallow: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, llava: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Manifest]:
-    """The shallow LLaVA-OneVision, exported and verified; in half precision for static decoding."""
+    """The tiny LLaVA-OneVision, exported and verified; in half precision for static decoding."""
     quantization, precision = request.param
     target = tmp_path_factory.mktemp("quantized") / "llava"
     manifest = export_checkpoint(
-        shallow,
+        llava,
         target,
         precision=precision,
         quantization=quantization,
@@ -159,7 +159,7 @@ def test_a_quantized_bundle_answers(quantized: tuple[Path, Manifest]) -> None:
     runtime = Runtime.load(quantized[0], threads=1)
     side = quantized[1].vision.image_size if quantized[1].vision else 0
     frames = np.random.default_rng(0).integers(0, 256, (8, side, side, 3), dtype=np.uint8)
-    with runtime.session(budget_tokens=128, policy="window", chunk_frames=2) as session:
+    with runtime.session(budget_tokens=128, chunk_frames=2) as session:
         for index, frame in enumerate(frames):
             session.feed(frame, at=float(index))
         params = SamplingParams(max_new_tokens=4)
@@ -168,14 +168,14 @@ def test_a_quantized_bundle_answers(quantized: tuple[Path, Manifest]) -> None:
 
 
 def test_wrong_scales_are_found(
-    shallow: Path, quantized: tuple[Path, Manifest], tmp_path: Path
+    llava: Path, quantized: tuple[Path, Manifest], tmp_path: Path
 ) -> None:
     bundle = tmp_path / "bundle"
     bundle.mkdir()
     for path in quantized[0].iterdir():
         (bundle / path.name).write_bytes(path.read_bytes())
     model = onnx.load(bundle / "decoder.onnx")
-    (scales,) = (t for t in model.graph.initializer if t.name == "layers.1.down.scales")
+    (scales,) = (t for t in model.graph.initializer if t.name == "layers.4.down.scales")
     array = numpy_helper.to_array(scales)
     scales.CopyFrom(numpy_helper.from_array(np.roll(array, 1, axis=-1), scales.name))
     onnx.save(model, bundle / "decoder.onnx")
@@ -184,7 +184,7 @@ def test_wrong_scales_are_found(
     with pytest.raises(
         ParityError, match=r"keys: required at most 0\.0\d+ of the maximum, found 0"
     ):
-        verify_bundle(bundle, shallow)
+        verify_bundle(bundle, llava)
 
 
 @pytest.mark.parametrize("version", [(10, 3), (11, 4)])

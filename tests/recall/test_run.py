@@ -68,10 +68,10 @@ def test_memories_that_need_not_forget_answer_alike(result: Result) -> None:
 
 def test_equal_settings_give_equal_results(result: Result) -> None:
     """Whatever else is run beside them."""
-    again = _run(_settings(policies=("random", "hermes")))
+    again = _run(_settings(budget_shares=(0.1,)))
     assert again.asked == result.asked
     assert again.cells == {key: result.cells[key] for key in again.cells}
-    assert {key.policy for key in again.cells} == {"random", "hermes"}
+    assert {key.policy for key in again.cells} == {*POLICIES}
 
 
 def test_another_seed_asks_about_other_streams(result: Result) -> None:
