@@ -80,28 +80,36 @@ class Service:
         """How long the present engine call has taken; 0 where there is none."""
         return self._runtime.call_in_flight_s
 
-    def wait(self, stop: threading.Event, look: Callable[[], object] | None = None) -> None:
-        """Until all streams have ended or ``stop`` is set; a summary is logged once a minute.
+    def wait(self, stopped: Callable[[], bool], look: Callable[[], object] | None = None) -> None:
+        """Until all streams have ended or ``stopped()``; a summary is logged once a minute.
 
         Meanwhile this process's Python objects are frozen (``gc.freeze``), and collected once a
         minute: see :mod:`hermes_edge.service.heap`.
 
         Args:
-            stop: set by a signal, say.
+            stopped: asked many times a second. Where a signal handler has the say, let it set what
+                has no lock: see :func:`hermes_edge.cli.signals.stop_on_signals`.
             look: called many times a second.
+
+        Raises:
+            SettingsError: an argument that cannot be called.
         """
+        check_function("stopped", stopped)
+        if look is not None:
+            check_function("look", look)
         with frozen_heap():
-            self._wait(stop, look)
+            self._wait(stopped, look)
         self._tell_failures()
 
-    def _wait(self, stop: threading.Event, look: Callable[[], object] | None) -> None:
+    def _wait(self, stopped: Callable[[], bool], look: Callable[[], object] | None) -> None:
         due_s = time.monotonic() + SUMMARY_EVERY_S
         while not all(stream.ended for stream in self.streams):
             self._tell_failures()
             if look is not None:
                 look()
-            if stop.wait(_LOOK_EVERY_S):
+            if stopped():
                 break
+            time.sleep(_LOOK_EVERY_S)
             if time.monotonic() >= due_s:
                 due_s += SUMMARY_EVERY_S
                 self.log_summary()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -66,15 +67,29 @@ def run(random_bundle: Path, cli: Cli, video: Path) -> Cli:
 
 
 @pytest.fixture
-def spawn() -> Callable[..., subprocess.Popen[str]]:
+def reap() -> Iterator[Callable[[subprocess.Popen[Any]], None]]:
+    """Processes that end with the test at the latest, also where it fails."""
+    processes: list[subprocess.Popen[Any]] = []
+    yield processes.append
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def spawn(
+    reap: Callable[[subprocess.Popen[Any]], None],
+) -> Callable[..., subprocess.Popen[str]]:
     """A process of its own, with its streams kept apart."""
 
     def start(*args: object) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*COMMAND, *map(str, args)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
+        reap(process)
+        return process
 
     return start

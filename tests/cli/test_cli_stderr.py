@@ -64,7 +64,10 @@ def test_warnings_are_documents(random_bundle: Path, video: Path, tmp_path: Path
 
 
 def test_log_lines_go_into_a_file_beside_a_table(
-    random_bundle: Path, serve_http: Callable[..., Any], tmp_path: Path
+    random_bundle: Path,
+    serve_http: Callable[..., Any],
+    reap: Callable[[subprocess.Popen[bytes]], None],
+    tmp_path: Path,
 ) -> None:
     server, log = serve_http(fps=10), tmp_path / "log"
     screen, terminal = pty.openpty()
@@ -76,6 +79,7 @@ def test_log_lines_go_into_a_file_beside_a_table(
             stderr=file,
             env={**os.environ, "TERM": "xterm"},
         )
+    reap(process)
     os.close(terminal)
     seen, steps = b"", [b"running", b"reconnecting"]
     # Linux says EIO where the other end is closed.

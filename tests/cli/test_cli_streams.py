@@ -381,26 +381,6 @@ main()
     assert saved_frames(tmp_path / "saved") == summary["memory"]["frames_seen"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_second_signal_ends_at_once(number: signal.Signals) -> None:
-    code = """
-import time
-from hermes_edge.cli.signals import stop_on_signals
-with stop_on_signals() as stop:
-    print("ready", flush=True)
-    stop.wait()
-    print("stopping", flush=True)
-    time.sleep(600)
-"""
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    for word in ("ready", "stopping"):
-        assert process.stdout.readline().strip() == word
-        process.send_signal(number)
-    assert process.wait(timeout=60) == 128 + number
-    process.stdout.close()
-
-
 def test_an_engine_call_that_hangs_ends_the_process(
     random_bundle: Path, videos: list[Path], tmp_path: Path
 ) -> None:

@@ -89,6 +89,8 @@ def doors(runtime: Runtime, session: Session, tmp_path: Path) -> dict[str, Door]
         "service on_hang": lambda wrong: service(on_hang=wrong),
         "service silent_after_s": lambda wrong: service(silent_after_s=wrong),
         "service engine_timeout_s": lambda wrong: service(engine_timeout_s=wrong),
+        "service stopped": lambda wrong: service().wait(wrong),
+        "service look": lambda wrong: service().wait(lambda: True, wrong),
     }
 
 
@@ -144,6 +146,8 @@ def test_no_slip_ends_in_a_raw_error_or_is_taken(doors: dict[str, Door], wrong: 
         ("service runtime", 3, "runtime is of another type: required an instance of Runtime, "),
         ("service streams", 3, "a stream is of another type: required an instance of Stream, "),
         ("service on_hang", 3, "on_hang is no function: required a function, found 3"),
+        ("service stopped", 3, "stopped is no function: required a function, found 3"),
+        ("service look", 3, "look is no function: required a function, found 3"),
         (
             "service engine_timeout_s",
             0,

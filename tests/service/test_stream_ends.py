@@ -88,7 +88,7 @@ def test_all_streams_that_fail_are_told_of(
     streams = [_stream(runtime, Faulty(name, error)) for name, error in faults.items()]
     with caplog.at_level(logging.ERROR, "hermes_edge"):
         service = _service(runtime, streams)
-        service.wait(threading.Event())
+        service.wait(lambda: False)
         service.stop()
     assert sorted(record.getMessage() for record in caplog.records) == [
         "hall: MemoryError",
@@ -119,7 +119,7 @@ def test_a_failure_is_told_by_the_log_or_of_one_stream_alone_by_whoever_waits(
         source.put(0.0, 1.0)
         stream.error, stream.told = QuestionError("too long"), True
     stop.set()
-    service.wait(stop)
+    service.wait(stop.is_set)
     assert caplog.messages == []
     go_on.set()
     _until(lambda: all(stream.ended for stream in streams))

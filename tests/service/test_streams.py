@@ -296,7 +296,7 @@ def test_the_service_ends_when_all_streams_have(
     stop, waited = threading.Event(), threading.Event()
 
     def wait() -> None:
-        service.wait(stop)
+        service.wait(stop.is_set)
         waited.set()
 
     with caplog.at_level(logging.INFO, "hermes_edge"):
@@ -329,7 +329,7 @@ def test_objects_are_collected_once_a_minute(
         if _full_collections() >= began + 3:
             stop.set()
 
-    service.wait(stop, look)
+    service.wait(stop.is_set, look)
     service.stop()
 
 
@@ -355,7 +355,7 @@ def test_stopping_finishes_what_is_in_hand(runtime: Runtime, door: Any) -> None:
     _until(lambda: stream.session.memory().frames_seen == 4)
     stop = threading.Event()
     stop.set()
-    service.wait(stop)
+    service.wait(stop.is_set)
     service.stop()
     assert stream.ended
     assert stream.session.memory().frames_seen == 4
