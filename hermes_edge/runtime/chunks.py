@@ -23,7 +23,7 @@ from hermes_edge.memory.base import (
     Policy,
 )
 from hermes_edge.runtime.compaction import Compactor
-from hermes_edge.runtime.decoding import DecoderRunner
+from hermes_edge.runtime.decoding import DecoderRunner, OwnTurn
 from hermes_edge.runtime.scoring import ProbeTokens, Scorer
 from hermes_edge.runtime.store import KVStore
 
@@ -98,17 +98,17 @@ class ChunkEncoder:
         table: EmbeddingTable,
         shape: ChunkShape,
         probes: Callable[[], ProbeTokens],
-        let_in: Callable[[], None],
+        turn: OwnTurn,
         clock: Callable[[], float],
     ) -> None:
-        """``let_in`` is called between two engine calls, where scratch rows are free.
+        """``turn`` is taken for every pass, where scratch rows are free.
 
         ``clock``: seconds of the stream's own work; stands still while others have the engines.
         """
         self._store, self._policy = store, policy
         self._runner, self._scorer, self._compactor = runner, scorer, compactor
         self._table, self._shape, self._probes = table, shape, probes
-        self._let_in = let_in
+        self._turn = turn
         self.clock = clock
         self._frames_in_chunk = 0
         self.times = StageTimes()
@@ -174,12 +174,11 @@ class ChunkEncoder:
         queries, done = None, 0
         riding = probes if probes and len(probes) < self._shape.slice_rows else None
         for rows in self._slices(embeds, behind=len(riding or ())):
-            if done:
-                self._let_in()
             span = slice(done, done + len(rows))
             done += len(rows)
             behind = riding if done == len(embeds) else None
-            queries = self._pass(rows, frames[span], times[span], behind)
+            with self._turn():
+                queries = self._pass(rows, frames[span], times[span], behind)
         self.times.encode_ms += self._ms_since(began)
         self.times.frames += count
         self._frames_in_chunk += count
@@ -268,8 +267,8 @@ class ChunkEncoder:
         empty = np.empty(0, dtype=np.int64)
         attention: list[Float32Array | None] = [None] * len(self._store.rows)
         for part in (probes,) if len(probes) <= self._shape.slice_rows else probes.apart():
-            self._let_in()
-            queries = self._pass(nothing, empty, np.empty(0), part)
+            with self._turn():
+                queries = self._pass(nothing, empty, np.empty(0), part)
             assert queries is not None
             scores = self._scorer.from_queries(self._store, self._policy, part, queries)
             attention = [b if a is None else a for a, b in zip(attention, scores, strict=True)]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from hermes_edge.engines import Device, Engine, View
 from hermes_edge.engines.views import Array
 from hermes_edge.memory import apply_plan
 from hermes_edge.memory.base import LayerPlan, LayerRows, Plan
-from hermes_edge.runtime.decoding import EngineCall, Staging
+from hermes_edge.runtime.decoding import EngineCall, OwnTurn, Staging
 from hermes_edge.runtime.store import KVStore
 
 
@@ -23,10 +21,10 @@ class Compactor:
         call: EngineCall,
         device: Device,
         capacity_rows: int,
-        let_in: Callable[[], None],
+        turn: OwnTurn,
     ) -> None:
-        """``let_in`` is called before every layer: each is whole, before its call and behind it."""
-        self._engine, self._call, self._let_in = engine, call, let_in
+        """``turn`` is taken for every layer: each is whole, before its call and behind it."""
+        self._engine, self._call, self._turn = engine, call, turn
         self._keep = Staging(device, capacity_rows, "int64")
         self._keep_delta = Staging(device, capacity_rows, "int64")
         self._fold = Staging(device, capacity_rows, "int64")
@@ -38,8 +36,8 @@ class Compactor:
         for layer, layer_plan in enumerate(plan):
             rows = store.rows[layer]
             if not _is_identity(layer_plan, rows):
-                self._let_in()
-                self._compact_layer(store, layer, layer_plan)
+                with self._turn():
+                    self._compact_layer(store, layer, layer_plan)
                 store.adopt_spare(layer, apply_plan(rows, layer_plan))
 
     def warm_up(self, store: KVStore) -> None:

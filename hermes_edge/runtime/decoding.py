@@ -11,6 +11,7 @@ same shapes and addresses, and an engine may replay it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,9 @@ from hermes_edge.spec import ADDRESS_ALIGNMENT_BYTES, PRECISION_DTYPE, DecoderSp
 
 EngineCall = Callable[[Engine, Mapping[str, View], Mapping[str, View]], None]
 """Runs an engine; the runtime serialises the calls of all its sessions."""
+
+OwnTurn = Callable[[], AbstractContextManager[None]]
+"""Holds the engines for what a stream does by itself; a question to it gets in before that."""
 
 
 class Staging:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from hermes_edge.errors import QuestionError
@@ -19,8 +19,9 @@ class Exclusive:
     starve the feeder.
     """
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, name: str, on_urgent: Callable[[], object] = lambda: None) -> None:
+        """``on_urgent`` is called when an urgent one has come to the line."""
+        self._name, self._on_urgent = name, on_urgent
         self._changed = threading.Condition()
         self._waiting: deque[object] = deque()
         self._urgent: deque[object] = deque()
@@ -43,6 +44,11 @@ class Exclusive:
             yield
         finally:
             self._release()
+
+    @property
+    def is_asked_for(self) -> bool:
+        """Whether an urgent one waits."""
+        return bool(self._urgent)
 
     def let_urgent_in(self) -> None:
         """The holder lends its hold to an urgent one that waits; nobody else gets in between."""
@@ -74,6 +80,8 @@ class Exclusive:
                 )
             line.append(ticket)
             try:
+                if line is self._urgent:
+                    self._on_urgent()
                 self._changed.wait_for(lambda: self._may_enter(line, ticket))
             finally:
                 line.remove(ticket)

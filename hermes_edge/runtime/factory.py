@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 
 from hermes_edge.contract import GraphName
@@ -57,7 +58,7 @@ class SessionFactory:
         """
         policy, spec, shape = plan.policy, plan.spec, plan.shape
         decoder, precision = self.manifest.decoder, self.manifest.precision
-        claim, use = Claim(), Exclusive("the session")
+        claim, use = Claim(), Exclusive("the session", self.turns.wake)
         call = partial(self._call, claim)
         geometry = (call, self.device, decoder, precision)
         store, release = self._store(name, spec)
@@ -68,10 +69,14 @@ class SessionFactory:
         runner = DecoderRunner(self.engine("decoder"), *geometry, limits)
         embedding = self.engine("embedding_probe") if policy.scoring == "embedding" else None
         most = (spec.capacity_rows, shape.both_probe_rows)
-        lend = partial(_lend, use, claim, store)
-        scorer = Scorer(self.engine("score"), embedding, *geometry, most, lend)
+
+        def turn() -> AbstractContextManager[None]:
+            # Before the first frame there is nothing to ask about.
+            return self.turns.turn(claim, use if store.has_frames else None)
+
+        scorer = Scorer(self.engine("score"), embedding, *geometry, most, turn)
         compact = self.engine("compact")
-        compactor = Compactor(compact, call, self.device, spec.capacity_rows, lend)
+        compactor = Compactor(compact, call, self.device, spec.capacity_rows, turn)
         used = any(policy.probe_kind(layer) for layer in range(decoder.layers))
         source = probes or guidance_source(
             self.codec, policy.name if used else None, shape.one_probe_rows
@@ -86,7 +91,7 @@ class SessionFactory:
             self._table,
             shape,
             lambda: bounded(source(history.last), shape.both_probe_rows),
-            lend,
+            turn,
             lambda: time.monotonic() - claim.waited_s,
         )
         parts = SessionParts(
@@ -94,7 +99,7 @@ class SessionFactory:
             options=options,
             release=release,
             use=use,
-            lend=lend,
+            turn=turn,
             turns=self.turns,
             claim=claim,
             store=store,
@@ -174,13 +179,3 @@ class SessionFactory:
             # A GPU's call returns before it is done: a question would wait for all that is queued,
             # and nobody would see one that hangs.
             self.device.synchronize()
-
-
-def _lend(use: Exclusive, claim: Claim, store: KVStore) -> None:
-    """Let a question in between two engine calls, once there is something to ask about."""
-    if not store.has_frames:
-        return
-    waited_s, began_s = claim.waited_s, time.monotonic()
-    use.let_urgent_in()
-    # The question waited for its calls on the same claim: that is a part of this.
-    claim.waited_s = waited_s + time.monotonic() - began_s

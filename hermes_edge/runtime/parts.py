@@ -10,7 +10,7 @@ from hermes_edge.manifest import Manifest
 from hermes_edge.memory import History
 from hermes_edge.memory.base import Policy
 from hermes_edge.runtime.chunks import ChunkEncoder, ChunkShape
-from hermes_edge.runtime.decoding import DecoderRunner
+from hermes_edge.runtime.decoding import DecoderRunner, OwnTurn
 from hermes_edge.runtime.exclusive import Exclusive
 from hermes_edge.runtime.frames import FrameEncoder
 from hermes_edge.runtime.store import KVStore
@@ -31,14 +31,15 @@ class SessionParts:
     """A stream's memory, and everything that works on it.
 
     ``release`` counts its slabs out of what the device's streams hold; more than once is fine.
-    ``lend`` lets a question in where the session is held and scratch rows are free.
+    ``turn`` holds the engines for a call of the stream's own, and lends the session to a question
+    until they are free: to be called where scratch rows are.
     """
 
     manifest: Manifest
     options: StreamOptions
     release: Callable[[], object]
     use: Exclusive
-    lend: Callable[[], None]
+    turn: OwnTurn
     turns: Turns
     claim: Claim
     store: KVStore

@@ -8,7 +8,7 @@ other without a causal mask.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from hermes_edge.engines import Device, EmbeddingTable, Engine, View
 from hermes_edge.memory.base import Float32Array, Policy, ProbeKind
-from hermes_edge.runtime.decoding import EngineCall, Staging
+from hermes_edge.runtime.decoding import EngineCall, OwnTurn, Staging
 from hermes_edge.runtime.store import KVStore
 from hermes_edge.spec import PRECISION_DTYPE, DecoderSpec, Precision
 
@@ -61,15 +61,15 @@ class Scorer:
         decoder: DecoderSpec,
         precision: Precision,
         limits: tuple[int, int],
-        let_in: Callable[[], None],
+        turn: OwnTurn,
     ) -> None:
-        """``limits``: most rows of a slab, most probe rows; ``let_in`` is called before calls."""
+        """``limits``: most rows of a slab, most probe rows; ``turn`` is taken for every call."""
         capacity, probes = limits
         dtype = PRECISION_DTYPE[precision]
         self._score = score
         self._embedding_probe = embedding_probe
         self._call, self._device, self._decoder = call, device, decoder
-        self._let_in = let_in
+        self._turn = turn
         self._scores = Staging(device, capacity, "float32")
         self._visible = Staging(device, probes * probes, "bool")
         # Embedding scoring makes the queries of all layers at once; warming up takes one layer's.
@@ -153,8 +153,8 @@ class Scorer:
             "position_ids": self._positions.put(store.positions(count)),
         }
         outputs = {"probe_queries": queries, "probe_keys": keys}
-        self._let_in()
-        self._call(self._embedding_probe, inputs, outputs)
+        with self._turn():
+            self._call(self._embedding_probe, inputs, outputs)
         return queries, keys
 
     def _score_layer(
@@ -165,9 +165,9 @@ class Scorer:
         probe_keys: View,
         visible: npt.NDArray[np.bool_],
     ) -> Float32Array:
-        self._let_in()
-        keys, _ = store.committed(layer)
-        return self._run(queries, keys, probe_keys, visible)
+        with self._turn():
+            keys, _ = store.committed(layer)
+            return self._run(queries, keys, probe_keys, visible)
 
     def _run(
         self, queries: View, keys: View, probe_keys: View, visible: npt.NDArray[np.bool_]

@@ -206,7 +206,7 @@ class Session:
         """
         began = time.perf_counter()
         with ExitStack() as writing:
-            with self._use:
+            with self._use, self._parts.turn():
                 held = time.perf_counter()
                 moment = take_moment(self._parts, self._newest_s, stream)
                 frozen = writing.enter_context(self._parts.store.freeze())
@@ -273,12 +273,15 @@ class Session:
         return self._parts.frames.waiting if self._parts.frames is not None else 0
 
     def _encode_waiting(self) -> None:
+        encoder = self._parts.encoder
         if self._waiting():
-            encoder = self._parts.encoder
-            began = encoder.clock()
-            tokens, times = self._frames().encode()
-            encoder.times.vision_ms += (encoder.clock() - began) * 1e3
-            self._parts.lend()
+            with self._parts.turn():
+                # None are left where a question got in before: it has encoded them.
+                if not self._waiting():
+                    return
+                began = encoder.clock()
+                tokens, times = self._frames().encode()
+                encoder.times.vision_ms += (encoder.clock() - began) * 1e3
             self._append(tokens, times)
 
     def _append(self, tokens: Rows, times: Sequence[float]) -> None:
@@ -291,6 +294,4 @@ class Session:
             encoder.append(row_slice(tokens, start, stop), times[done : done + count])
             done += count
             self._newest_s = times[done - 1]
-            if done < len(times):
-                self._parts.lend()
         self._parts.claim.oldest_s = math.inf

@@ -4,6 +4,9 @@ One call runs at a time: a second one would double the workspace and gain nothin
 the whole device. So order is all there is to decide, and it is decided anew before every call: a
 question waits for the call in flight. Where one question follows another without a pause, one call
 for frames goes in between: no asker can stop the streams.
+
+Who waits with a session in hand lends it to an asker meanwhile, and prepares its call only when the
+engines are its own: so a question does not wait for a call of its own stream that has not begun.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+
+from hermes_edge.runtime.exclusive import Exclusive
 
 # A reader of an answer is back within microseconds for the next token, before which no frame shall
 # slip in; one that is gone must not hold up the other streams.
@@ -45,7 +50,10 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiting:
+    """``came_s`` is what those go by who bring no frames, as a save's probe."""
+
     claim: Claim
+    came_s: float
     ticket: int
 
 
@@ -58,6 +66,7 @@ class Turns:
         self._tickets = itertools.count()
         self._waiting: list[_Waiting] = []
         self._began_s: float | None = None
+        self._holder: int | None = None
         self._quiet_until_s = -math.inf
         self._frame_is_owed = False
 
@@ -68,28 +77,27 @@ class Turns:
         return 0.0 if began_s is None else self._clock() - began_s
 
     @contextmanager
-    def turn(self, claim: Claim) -> Iterator[None]:
-        """Wait until it is this claim's turn, and hold the engines."""
-        me = _Waiting(claim, next(self._tickets))
-        came_s = self._clock()
-        with self._changed:
-            self._waiting.append(me)
-            try:
-                while not self._may_go(me):
-                    self._changed.wait(self._seconds_of_quiet())
-            except BaseException:
-                self._changed.notify_all()
-                raise
-            finally:
-                self._waiting.remove(me)
-            self._began_s = self._clock()
-            claim.waited_s += self._began_s - came_s
-            self._frame_is_owed = False
+    def turn(self, claim: Claim, use: Exclusive | None = None) -> Iterator[None]:
+        """Wait until it is this claim's turn, and hold the engines; again for a turn within it.
+
+        ``use`` is what the caller holds, and lends once, where somebody asks before it is its turn.
+        """
+        if self._holder == threading.get_ident():
+            yield
+            return
+        me = _Waiting(claim, self._clock(), next(self._tickets))
+        waited_s = claim.waited_s
+        while not self._queue(me, use):
+            assert use is not None
+            use.let_urgent_in()
+            use = None
         try:
+            # Whom the session was lent to waited on the same claim: that is a part of this.
+            claim.waited_s = waited_s + self._clock() - me.came_s
             yield
         finally:
             with self._changed:
-                self._began_s = None
+                self._began_s = self._holder = None
                 if claim.questions:
                     self._quiet_until_s = self._clock() + ANSWER_PATIENCE_S
                 self._changed.notify_all()
@@ -109,6 +117,29 @@ class Turns:
                 self._frame_is_owed = True
                 self._changed.notify_all()
 
+    def wake(self) -> None:
+        """Look again who may go, or lend."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def _queue(self, me: _Waiting, use: Exclusive | None) -> bool:
+        """Wait for the engines and take them; False where somebody asks for ``use`` before that."""
+        with self._changed:
+            self._waiting.append(me)
+            try:
+                while True:
+                    if use is not None and use.is_asked_for:
+                        return False
+                    if self._may_go(me):
+                        break
+                    self._changed.wait(self._seconds_of_quiet())
+                self._began_s, self._holder = self._clock(), threading.get_ident()
+                self._frame_is_owed = False
+                return True
+            finally:
+                self._waiting.remove(me)
+                self._changed.notify_all()
+
     def _may_go(self, me: _Waiting) -> bool:
         if self._began_s is not None or min(self._waiting, key=self._rank) is not me:
             return False
@@ -118,7 +149,8 @@ class Turns:
 
     def _rank(self, waiting: _Waiting) -> tuple[bool, float, int]:
         asked = waiting.claim.questions > 0
-        return asked == self._frame_is_owed, waiting.claim.oldest_s, waiting.ticket
+        since_s = min(waiting.claim.oldest_s, waiting.came_s)
+        return asked == self._frame_is_owed, since_s, waiting.ticket
 
     def _seconds_of_quiet(self) -> float | None:
         """How long frames still leave the engines to an answer; None where they need not."""

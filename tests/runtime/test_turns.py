@@ -75,6 +75,31 @@ def test_questions_go_before_frames_and_old_frames_before_new_ones() -> None:
     assert turns.in_flight_s == 0.0
 
 
+def test_a_call_without_frames_waits_like_a_frame_that_came_when_it_was_asked_for() -> None:
+    turns = Turns()
+    callers = Callers(turns)
+    with turns.turn(Claim()):
+        before = time.monotonic()
+        callers.call("probe of a save", Claim())
+        for more in range(3):
+            callers.call(f"newer frame {more}", Claim(oldest_s=time.monotonic()))
+        callers.call("older frame", Claim(oldest_s=before))
+    assert callers.join() == [
+        "older frame",
+        "probe of a save",
+        *(f"newer frame {more}" for more in range(3)),
+    ]
+
+
+def test_a_turn_within_a_turn_is_the_same_one() -> None:
+    turns, claim = Turns(), Claim()
+    with turns.turn(claim):
+        with turns.turn(claim):
+            pass
+        assert turns.in_flight_s > 0
+    assert turns.in_flight_s == 0.0
+
+
 def test_a_question_is_next_when_the_call_in_flight_ends() -> None:
     # A clock that stands still: the reader of this answer is never late.
     turns, asker = Turns(clock=lambda: 0.0), Claim()
@@ -321,6 +346,46 @@ def test_a_question_is_next_whatever_its_own_stream_is_doing_and_changes_nothing
         assert [name for name, thread in calls.made if thread == feeder] == of_a_chunk
         assert snapshot(asked) == snapshot(alone)
     assert {"decoder", "score", "compact"} <= held_up
+
+
+@pytest.mark.parametrize("seen", [True, False], ids=["frames", "tokens"])
+def test_a_question_goes_before_a_call_that_its_own_stream_waits_for(
+    seen: bool,
+    runtime: Runtime,
+    visual_tokens: VisualTokens,
+    snapshot: Snapshot,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = Calls(monkeypatch)
+    other, asked, alone = (runtime.session(budget_tokens=64, chunk_frames=4) for _ in range(3))
+    picture = np.full((8, 8, 3), 50, dtype=np.uint8)
+    for session in (other, asked, alone):
+        session.feed_tokens(visual_tokens(4, 0), 0.0)
+
+    def feed(session: Session) -> None:
+        for at in range(1, 5) if seen else ():
+            session.feed(picture, float(at))
+        if not seen:
+            session.feed_tokens(visual_tokens(4, 1), 1.0)
+
+    feed(alone)
+    calls.hold(0)
+    threads = [threading.Thread(target=feed, args=[session]) for session in (other, asked)]
+    asker = threading.Thread(target=asked.ask, args=[[5, 6, 7], SamplingParams(max_new_tokens=2)])
+    threads[0].start()
+    assert calls.held.wait(20)
+    threads[1].start()
+    until(lambda: len(asked._parts.turns._waiting) == 1)
+    asker.start()
+    until(lambda: asked._use._holder == asker.ident)
+    calls.go_on.set()
+    for thread in (*threads, asker):
+        thread.join(timeout=60)
+        assert not thread.is_alive()
+    ids = [thread for _, thread in calls.made]
+    # Behind the call in flight: the frames that wait are a part of what it is about.
+    assert ids[:3] == [threads[0].ident, asker.ident, asker.ident]
+    assert snapshot(asked) == snapshot(alone)
 
 
 @pytest.mark.parametrize("index", range(3))
