@@ -8,6 +8,7 @@ import math
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from typing import IO
 
 from rich.console import Console
 from rich.table import Column, Table
@@ -17,16 +18,27 @@ _CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) 
 
 
 class _Console(Console):
-    """A console whose closed pipe is an error like any other."""
+    """A console whose closed pipe is an error like any other, and that writes to what stands in
+    for stdout or stderr: rich 15.0 looks behind its own stand-in, and what it writes there is
+    erased by a table that lives on the terminal."""
+
+    @property
+    def file(self) -> IO[str]:
+        """The file given, else the present stdout or stderr."""
+        return self._file or (sys.stderr if self.stderr else sys.stdout)
+
+    @file.setter
+    def file(self, new_file: IO[str]) -> None:
+        self._file = new_file
 
     def on_broken_pipe(self) -> None:
         """Rich would end the thread by SystemExit, unseen where it is not the main one."""
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
-def stdout() -> Console:
-    """A console on the present stdout; text is data, never markup."""
-    return _Console(markup=False, highlight=False, emoji=False, soft_wrap=True)
+def stdout(file: IO[str] | None = None) -> Console:
+    """A console on this file, by default the present stdout; text is data, never markup."""
+    return _Console(file=file, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 def stderr() -> Console:

@@ -24,7 +24,9 @@ class StreamTable:
         self._statuses = statuses
         # Where stderr is no terminal, it is a file: log lines belong there, not above the table.
         on_terminal = sys.stderr.isatty()
-        self._live = Live(console=stdout(), auto_refresh=False, redirect_stderr=on_terminal)
+        # The file itself: the table's own lines go to no stand-in.
+        console = stdout(sys.stdout)
+        self._live = Live(console=console, auto_refresh=False, redirect_stderr=on_terminal)
         self._drawn_s = 0.0
 
     def __enter__(self) -> StreamTable:
