@@ -203,7 +203,11 @@ def _listen(stdout: IO[str] | None, answers: list[Sample], began: float) -> None
         if document["type"] == "answer":
             at_s = time.monotonic() - began
             answers.append(
-                {"at_s": at_s, "ttft_ms": document["ttft_ms"], "wait_ms": document["catch_up_ms"]}
+                {
+                    "at_s": at_s,
+                    "ttft_ms": document["ttft_ms"],
+                    "wait_ms": document["waited_ms"] + document["catch_up_ms"],
+                }
             )
 
 

@@ -252,10 +252,12 @@ def _service(
 def _leave_hanging(_: float, as_document: bool) -> None:
     # Nothing in this process can end the call, or a thread that waits for it.
     # The watchdog's line has said for how long.
-    if not as_document:
-        said = "error: the process ends, because nothing else can end that call"
-        stderr().print(said, style="red")
-    os._exit(EngineError.exit_code)
+    try:
+        if not as_document:
+            said = "error: the process ends, because nothing else can end that call"
+            stderr().print(said, style="red")
+    finally:  # though nobody may be there to read
+        os._exit(EngineError.exit_code)
 
 
 def _ask_from_stdin(service: Service, transcript: Transcript, say: Warn) -> None:

@@ -172,7 +172,7 @@ def _restore_all(
         try:
             verify_file(runtime, path)
         except SnapshotError as error:
-            return error
+            return error.with_traceback(None)  # which would hold its slabs
         return None
 
     return {path: fault(path) for path in paths}

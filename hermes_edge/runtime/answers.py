@@ -34,6 +34,7 @@ class Answer:
         video_time_s: time of the newest frame that the answer could see.
         question_rows: rows that the question took.
         memory_rows: rows of the largest layer that it was asked on, prefix included.
+        waited_ms: from the question to the moment from which the session was its own.
         catch_up_ms: encoding of frames that were still waiting when the question came.
         ttft_ms: from then on to the first token.
         per_token_ms: mean of the further tokens, 0 where there was none.
@@ -45,6 +46,7 @@ class Answer:
     video_time_s: float
     question_rows: int
     memory_rows: int
+    waited_ms: float
     catch_up_ms: float
     ttft_ms: float
     per_token_ms: float

@@ -7,8 +7,9 @@ policy then scores, with probes that ride behind the chunk's last slice, and com
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -39,6 +40,10 @@ class StageTimes:
     frames: int = 0
     chunks: int = 0
     compactions: int = 0
+
+    def since(self, before: StageTimes) -> StageTimes:
+        """What has come after an earlier moment."""
+        return StageTimes(*map(operator.sub, astuple(self), astuple(before)))
 
 
 @dataclass(frozen=True, slots=True)

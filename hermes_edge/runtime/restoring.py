@@ -89,7 +89,8 @@ def restore_session(
         except SnapshotError as error:
             if not of_folder:
                 raise
-            refused.append((candidate, error))
+            # Its traceback would hold the slabs until the next ones are allocated beside them.
+            refused.append((candidate, error.with_traceback(None)))
             continue
         except HermesEdgeError:
             _tell(refused)

@@ -222,7 +222,9 @@ class Session:
     def _answer(
         self, question: str | Sequence[int], params: SamplingParams
     ) -> Generator[str, None, Answer]:
+        asked = time.perf_counter()
         with self._parts.turns.question(self._parts.claim), self._use.urgent():
+            waited_ms = (time.perf_counter() - asked) * 1e3
             run, ids, catch_up_ms = self._begin_answer(question)
             text = ""
             for piece in run.pieces(ids, params):
@@ -237,6 +239,7 @@ class Session:
                 video_time_s=self._parts.encoder.newest_s,
                 question_rows=len(ids),
                 memory_rows=max(map(len, self._parts.store.rows)),
+                waited_ms=waited_ms,
                 catch_up_ms=catch_up_ms,
                 ttft_ms=run.ttft_ms,
                 per_token_ms=run.per_token_ms,

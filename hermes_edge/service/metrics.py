@@ -132,11 +132,11 @@ def serve_metrics(collector: StreamCollector, port: int, address: str) -> Callab
     registry.register(collector)
     try:
         server, thread = start_http_server(port, address, registry)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the second for a name such as ".."
         raise SettingsError(
             "metrics cannot be served",
             required="a free port of this machine",
-            found=f"{address}:{port}: {error.strerror or error}",
+            found=f"{address}:{port}: {getattr(error, 'strerror', None) or error}",
             fix="Choose another --metrics-port or --metrics-address",
         ) from None
 

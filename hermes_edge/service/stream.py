@@ -94,7 +94,7 @@ class Stream:
         self._newest_fed_s: float | None = None
         self._newest_encoded_s: float | None = None
         self._first_token, self._further_token = Times(), Times()
-        self._rate = Rate()
+        self._rate, self._stages_before = Rate(), session.timings()
         self._clock = StreamClock(plan.goes_on, live=capture.source.live)
         self._report()
         self._thread = threading.Thread(target=self._run, name=f"stream {plan.name}", daemon=True)
@@ -180,7 +180,7 @@ class Stream:
             slab_bytes=self._slab_bytes,
             first_token=self._first_token,
             further_token=self._further_token,
-            stages=self.session.timings(),
+            stages=self.session.timings().since(self._stages_before),
             save_failures=saves.failures,
             save=Times(saves.saves, saves.total_ms),
             pause=Times(saves.saves, saves.pause_ms),
@@ -237,6 +237,8 @@ class Stream:
                 else:
                     self._seen_before += 1
             elif self._capture.ended:
+                # Raises what ended it, where that has come behind the wait.
+                self._capture.next_frame(0)
                 return
             else:
                 if self._patience_s() == 0.0:
@@ -269,11 +271,11 @@ class Stream:
         self._listener.question(self, due)
         pieces = self.session.ask(due.question.text, self.plan.params, stream=True)
         try:
-            for piece in pieces:
-                self._listener.piece(self, piece)
-                if self._stopping:
-                    pieces.close()
-                    return
+            with closing(pieces):  # left in its middle, it would keep the session busy
+                for piece in pieces:
+                    self._listener.piece(self, piece)
+                    if self._stopping:
+                        return
         except QuestionError as error:
             if not self._capture.source.live:
                 raise
@@ -287,7 +289,7 @@ class Stream:
 
     def _count(self, answer: Answer) -> None:
         self._note_encoded()
-        self._first_token.add(answer.ttft_ms)
+        self._first_token.add(answer.waited_ms + answer.catch_up_ms + answer.ttft_ms)
         further = max(len(answer.token_ids) - 1, 0)
         self._further_token.add(answer.per_token_ms * further, further)
 

@@ -80,6 +80,23 @@ main()
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
+def test_a_source_that_hangs_does_not_hold_up_the_exit_nor_abort_it() -> None:
+    """What is left of it cannot come back while the interpreter ends: nothing of that runs."""
+    code = """
+import atexit, threading, time
+from hermes_edge.cli import main
+threading.Thread(target=time.sleep, args=[600], name="capture door", daemon=True).start()
+atexit.register(print, "the interpreter ends")
+main()
+"""
+    for verb, returncode in (["--help"], 0), (["run"], 2):
+        command = [sys.executable, "-c", code, *verb]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.returncode == returncode
+        assert "hermes-edge" in done.stdout + done.stderr
+        assert "the interpreter ends" not in done.stdout
+
+
 def test_closed_pipe_is_quiet(random_bundle: Path, spawn: Spawn, long_video: Path) -> None:
     process = spawn(
         *("run", long_video, "--bundle", random_bundle, "--fps", 10, "--max-tokens", 2, "--json"),

@@ -331,6 +331,25 @@ def test_the_newest_good_one_is_restored_and_that_is_said(
     assert "waiting.frames" in caplog.messages[0]
 
 
+def test_what_is_passed_over_holds_no_memory_beside_the_one_that_is_restored(
+    runtime: Runtime, folder: Path, random_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = runtime.restore(folder).memory()
+    room_for_one = memory.slab_bytes + memory.spare_bytes
+    limited = Runtime.load(random_bundle, threads=1, memory_bytes=room_for_one)
+    # As a device whose copies went wrong while these two were saved.
+    load = SnapshotFile.raw
+
+    def swapped(file: SnapshotFile, wanted: str) -> np.ndarray:
+        keys, values = cache_names(4) if file.path.name in (name(1), name(2)) else ("", "")
+        return load(file, {keys: values, values: keys}.get(wanted, wanted))
+
+    monkeypatch.setattr(SnapshotFile, "raw", swapped)
+    restored = restore_session(limited, folder, None, None, {})
+    assert [path.name for path, _ in restored.refused] == [name(2), name(1)]
+    assert all("does not compute" in str(error) for _, error in restored.refused)
+
+
 def test_what_is_passed_over_is_said_where_an_older_one_is_refused_for_its_settings(
     runtime: Runtime, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -120,6 +120,11 @@ def test_an_address_of_another_machine() -> None:
         serve_metrics(StreamCollector(list, lambda: 0.0), _free_port(), "192.0.2.1")
 
 
+def test_an_address_that_is_no_name() -> None:
+    with pytest.raises(SettingsError, match=r"^metrics cannot be served: .*, found \.\.:\d+: .+"):
+        serve_metrics(StreamCollector(list, lambda: 0.0), _free_port(), "..")
+
+
 def test_a_port_is_free_again_afterwards() -> None:
     port = _free_port()
     for _ in range(2):

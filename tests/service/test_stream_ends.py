@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable, Generator
 from typing import Any
 
+import numpy as np
 import pytest
 
 from hermes_edge.errors import BudgetError, QuestionError
-from hermes_edge.runtime import Answer, Runtime, SamplingParams
+from hermes_edge.runtime import Answer, Frame, Runtime, SamplingParams
+from hermes_edge.runtime.chunks import StageTimes
 from hermes_edge.service.questions import DueQuestion, TimedQuestion
 from hermes_edge.service.service import Service
 from hermes_edge.service.stream import Stream, StreamPlan
@@ -50,22 +52,24 @@ def _until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize("error", [SystemExit(1), BrokenPipeError("no reader"), MemoryError()])
+@pytest.mark.parametrize("told", ["question", "piece", "answer"])
 def test_whatever_a_listener_raises_ends_the_stream(
-    runtime: Runtime, door: Any, error: BaseException
+    runtime: Runtime, door: Any, told: str, error: BaseException
 ) -> None:
-    class Raising(Deaf):
-        def answer(self, stream: Stream, due: DueQuestion, answer: Answer) -> None:
-            raise error
+    def fail(*_: object) -> None:
+        raise error
 
-    params = SamplingParams(max_new_tokens=2)
+    listener, params = Deaf(), SamplingParams(max_new_tokens=8)
+    setattr(listener, told, fail)
     questions = [TimedQuestion(0.0, "What?")]
-    stream = _stream(runtime, door, Raising(), questions=questions, params=params)
+    stream = _stream(runtime, door, listener, questions=questions, params=params)
     service = _service(runtime, [stream])
     door.put(0.0, 1.0)
     _until(lambda: stream.ended)
     service.stop()
     assert stream.error is error
     assert stream.status().state == "failed"
+    assert stream.session.ask("And now?", params).text
 
 
 def test_all_streams_that_fail_are_told_of(
@@ -129,6 +133,67 @@ def test_a_failure_is_told_by_the_log_or_of_one_stream_alone_by_whoever_waits(
     assert caplog.messages == ([f"{name}: {name} is full" for name in names] if several else [])
     assert [stream.told for stream in streams] == [several] * len(streams)
     assert [record.exc_info for record in caplog.records] == [None] * len(caplog.records)
+
+
+def test_what_ends_a_source_is_told_though_it_comes_behind_the_wait_for_a_frame(
+    runtime: Runtime, door: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Lost(type(door)):  # type: ignore[misc]
+        def grabs(self) -> Generator[GrabbedFrame, None, None]:
+            yield from super().grabs()
+            raise ValueError("unplugged")
+
+    source = Lost("door")
+    stream = _stream(runtime, source)
+    capture = stream._capture
+    next_frame, waits = capture.next_frame, list[float | None]()
+
+    def lost_behind_the_wait(timeout_s: float | None = None) -> Frame | None:
+        waits.append(timeout_s)
+        if len(waits) > 1:
+            return next_frame(timeout_s)
+        source.close()
+        _until(lambda: capture.ended)
+        return None
+
+    monkeypatch.setattr(capture, "next_frame", lost_behind_the_wait)
+    stream.start()
+    _until(lambda: stream.ended)
+    assert str(stream.error) == "unplugged"
+    stream.close()
+
+
+def test_stages_are_those_since_the_stream_began(runtime: Runtime, door: Any) -> None:
+    """A memory that was restored has seen frames that this process has not."""
+    earlier = runtime.session(budget_tokens=128, chunk_frames=4, reserve_tokens=256)
+    for at in range(5):
+        earlier.feed(np.zeros((8, 8, 3), dtype=np.uint8), float(at))
+    earlier.flush()
+    stream = Stream(StreamPlan(name="door", chunk_period_s=0.01), Capture(door), earlier, Deaf())
+    assert stream.status().stages == StageTimes()
+    stream.start()
+    door.put(5.0)
+    _until(lambda: stream.status().stages.frames == 1)
+    stream.close()
+    stages = stream.status().stages
+    assert earlier.timings().frames == 6
+    assert stages.encode_ms > 0
+
+
+def test_time_to_first_token_counts_the_wait_for_the_session(runtime: Runtime, door: Any) -> None:
+    stream = _stream(runtime, door, params=SamplingParams(max_new_tokens=2))
+    stream.session.feed(np.zeros((8, 8, 3), dtype=np.uint8), 0.0)
+    answers: list[Answer] = []
+    asker = threading.Thread(target=lambda: answers.append(stream.ask("What?")))
+    with stream.session._use:
+        asker.start()
+        _until(lambda: stream.session._use.is_asked_for)
+        time.sleep(0.2)
+    asker.join(timeout=60)
+    (answer,) = answers
+    assert answer.waited_ms >= 200
+    assert stream.status().first_token.last_ms >= answer.waited_ms + answer.ttft_ms
+    stream.close()
 
 
 def test_leaving_cuts_an_answer_and_asks_no_more(

@@ -59,6 +59,27 @@ def test_silence_is_told_of_once_and_so_is_its_end(caplog: pytest.LogCaptureFixt
     ]
 
 
+def test_a_call_did_not_hang_while_the_whole_process_stood_still() -> None:
+    """As after SIGSTOP, or a container that was paused: each look may find two periods at most."""
+    looks, hung, told = list[int](), list[float](), threading.Event()
+
+    def after_an_hour() -> float:
+        looks.append(1)
+        return 3600.0
+
+    def on_hang(seconds: float) -> None:
+        hung.append(seconds)
+        told.set()
+
+    dog = Watchdog(
+        dict, after_an_hour, on_hang, silent_after_s=5, engine_timeout_s=0.1, every_s=0.001
+    )
+    assert told.wait(30)
+    dog.close()
+    assert len(looks) >= 50
+    assert hung == [3600.0]
+
+
 def test_a_call_that_hangs_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     took_s, hung, told = [8.0], list[float](), threading.Event()
 
