@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import secrets
@@ -95,7 +96,8 @@ def remove_leftovers(folder: Path) -> None:
             nothing = suppress(FileNotFoundError, BlockingIOError, PermissionError)
             if not path.is_file():  # of somebody else's making; a pipe would never open
                 continue
-            with nothing, path.open("rb") as file:
+            # To be written: what NFS locks must be.
+            with nothing, path.open("r+b") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink()
     except OSError as error:
@@ -106,5 +108,9 @@ def _sync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        # Some of FUSE, SMB and 9p cannot, and write folders by rules of their own.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(handle)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Container, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -69,11 +70,18 @@ class SnapshotFolder:
         """A name for a snapshot of this moment, later than all others of the stream.
 
         Raises:
-            StorageError: the folder cannot be read.
+            StorageError: the folder cannot be read, or a file in it has the last of all times.
         """
         taken = [self._last] if self._last is not None else []
         taken += [time for _, time in _snapshots(self.path, self.stream)[:1]]
         latest = max([moment, *(time + timedelta(milliseconds=1) for time in taken)])
+        if latest >= _LATEST:
+            raise StorageError(
+                f"no name for a snapshot in {self.path} would be later than all that are there",
+                required=f"times before {_LATEST:%Y-%m-%d}",
+                found=newest_first(self.path, self.stream)[0].name,
+                fix="Delete that file",
+            )
         self._last = latest
         text = latest.strftime("%Y%m%dT%H%M%S.") + f"{latest.microsecond // 1000:03d}Z"
         return self.path / f"{self.stream}-{text}.safetensors"
@@ -81,30 +89,39 @@ class SnapshotFolder:
     def prune(self, keep: int, known_good: Container[Path] = ()) -> list[Path]:
         """Delete what is older than the ``keep`` newest good snapshots; the last good one stays.
 
+        Those of each bundle are counted by themselves: only its own can be restored with it.
+
         Args:
             keep: at least 1.
-            known_good: files that need not be read once more.
+            known_good: files of which no more than the header need be read once more.
 
         Returns:
             The files that are gone.
 
         Raises:
-            StorageError: one cannot be deleted, or the folder cannot be read.
+            StorageError: one cannot be deleted, and all others are; or the folder cannot be read.
             SettingsError: ``keep`` is smaller, or no number.
         """
         keep = whole("keep", keep, least=1)
-        good, gone = 0, []
-        for path in newest_first(self.path, self.stream):
-            if good < keep:
-                good += path in known_good or fault_of(path) is None
+        good, gone, stays = Counter[str](), list[Path](), list[StorageError]()
+        paths = newest_first(self.path, self.stream)
+        for path in paths if len(paths) > keep else ():
+            # Damaged ones are of no bundle, and go when they are older than enough good ones.
+            bundle = _bundle_of(path)
+            if (good[bundle] if bundle is not None else max(good.values(), default=0)) < keep:
+                if bundle is not None:
+                    good[bundle] += path in known_good or fault_of(path) is None
                 continue
             if path.is_dir():  # of somebody else's making
                 continue
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:
-                raise StorageError(f"cannot delete {path}", found=error.strerror) from None
-            gone.append(path)
+                stays.append(StorageError(f"cannot delete {path}", found=error.strerror))
+            else:
+                gone.append(path)
+        if stays:
+            raise stays[0]
         return gone
 
 
@@ -141,6 +158,15 @@ def fault_of(path: Path) -> SnapshotError | None:
     except SnapshotError as error:
         return error
     return None
+
+
+def _bundle_of(path: Path) -> str | None:
+    """The bundle that a snapshot's header names; None where it cannot be read."""
+    try:
+        with SnapshotFile(path) as file:
+            return file.record.bundle
+    except SnapshotError:
+        return None
 
 
 def _snapshots(folder: Path, stream: str | None) -> list[tuple[Path, datetime]]:

@@ -66,7 +66,7 @@ class StreamLock:
             return False
         try:
             return os.path.samestat(os.fstat(self._handle), os.stat(self._path))
-        except FileNotFoundError:
+        except OSError:  # gone, or a part of its path is; taking it says what is wrong
             return False
 
     def _refuse(self, error: OSError) -> NoReturn:

@@ -106,6 +106,7 @@ class Saver:
         self._counts = SaverCounts()
         self._lock = threading.Lock()
         self._written: set[Path] = set()
+        self._keeps_more = False
         self._failing_since: int | None = None
         self._told: set[type[Exception]] = set()
         self._stop = threading.Event()
@@ -142,8 +143,6 @@ class Saver:
 
     def _run(self) -> None:
         due = time.monotonic() + self._every_s
-        # Processes that are killed again and again before they prune would fill the disk.
-        self._guarded(self._prune)
         while not self._stop.wait(max(due - time.monotonic(), 0.0)):
             due = time.monotonic() + self._every_s
             self._guarded(self._save)
@@ -175,19 +174,31 @@ class Saver:
             # Once more: somebody may have deleted the folder or the lock's file.
             self._folder.lock()
             path = self._folder.next_path(now())
-        saved = self._session.save(path, stream=self._folder.stream)
-        self._saved = reached
-        with self._lock:
-            self._written.add(saved.path)
-        self._prune()
-        self._succeeded(saved)
+        try:
+            saved = self._session.save(path, stream=self._folder.stream)
+            self._saved = reached
+            with self._lock:
+                self._written.add(saved.path)
+            self._succeeded(saved)
+        finally:
+            # Behind a failure too: the file may be in place though it was not synced.
+            self._prune()
 
     def _prune(self) -> None:
+        """Delete older snapshots; that one stays is no failure of a save, and said once."""
         with self._lock:
             known = frozenset(self._written)
-        gone = self._folder.prune(self._keep, known)
+        try:
+            self._folder.prune(self._keep, known)
+        except Exception as error:  # of any kind, as with a save
+            new, self._keeps_more = not self._keeps_more, True
+            if new:
+                text = "%s: older snapshots could not be deleted: %s"
+                _log.warning(text, self._folder.stream, str(error) or type(error).__name__)
+        else:
+            self._keeps_more = False
         with self._lock:
-            self._written.difference_update(gone)
+            self._written = {path for path in self._written if path.exists()}
 
     def _succeeded(self, saved: Saved) -> None:
         with self._lock:

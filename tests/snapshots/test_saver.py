@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import threading
@@ -184,14 +185,59 @@ def test_old_snapshots_that_are_damaged_do_not_count(
     assert newest_first(tmp_path, "stream")[1:] == [olds[3], olds[2]]
 
 
-def test_what_killed_processes_did_not_prune_goes_at_the_start(
+def test_nothing_old_goes_before_there_is_something_new(
     fake: Fake, write: Write, tmp_path: Path
 ) -> None:
+    """What a session was restored from may be the oldest: newer ones need not suit its bundle."""
     for n in range(6):
         write(tmp_path / f"stream-20200101T00000{n}.000Z.safetensors")
-    with Saver(fake, tmp_path, every_s=OFTEN_S, keep=2):
-        await_(fake.tries, 1)
-        assert len(newest_first(tmp_path, "stream")) <= 3
+    before = newest_first(tmp_path, "stream")
+    with Saver(fake, tmp_path, every_s=NEVER_S, keep=2, progress=lambda: 0):
+        pass
+    assert newest_first(tmp_path, "stream") == before
+    with Saver(fake, tmp_path, every_s=NEVER_S, keep=2):
+        pass
+    assert newest_first(tmp_path, "stream")[1:] == before[:1]
+
+
+def test_a_save_that_is_in_place_though_it_failed_does_not_fill_the_disk(
+    fake: Fake, write: Write, tmp_path: Path
+) -> None:
+    """As where the folder could not be synced."""
+
+    class Unsynced(Fake):
+        def save(self, path: str | Path, *, stream: str) -> Saved:
+            super().save(path, stream=stream)
+            raise StorageError("cannot write it")
+
+    session = Unsynced(write)
+    with Saver(session, tmp_path, every_s=OFTEN_S, keep=2) as saver:
+        await_(session.saves, 8)
+    assert saver.counts.saves == 0
+    assert len(newest_first(tmp_path, "stream")) == 2
+
+
+def test_an_old_snapshot_that_cannot_be_deleted_is_no_failure_of_a_save(
+    fake: Fake, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlink, stays = Path.unlink, list[Path]()
+
+    def refusing(path: Path, missing_ok: bool = False) -> None:
+        if not stays:
+            stays.append(path)
+        if path in stays:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refusing)
+    with Saver(fake, tmp_path, every_s=OFTEN_S, keep=1) as saver:
+        await_(fake.saves, 5)
+    assert (saver.counts.failures, saver.counts.saves >= 5) == (0, True)
+    assert len(newest_first(tmp_path, "stream")) == 2
+    assert caplog.messages == [
+        f"stream: older snapshots could not be deleted: cannot delete {stays[0]}: found Operation "
+        "not permitted"
+    ]
 
 
 def test_a_folder_that_goes_and_comes_back(fake: Fake, tmp_path: Path) -> None:

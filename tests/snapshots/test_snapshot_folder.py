@@ -15,7 +15,9 @@ import pytest
 
 from hermes_edge.errors import SettingsError, StorageError
 from hermes_edge.snapshots import SnapshotFolder
+from hermes_edge.snapshots.file import write_snapshot
 from hermes_edge.snapshots.folder import fault_of, newest_first, only_stream
+from tests.snapshots.conftest import tiny_tensors
 
 if TYPE_CHECKING:
     from tests.snapshots.conftest import Write
@@ -73,6 +75,31 @@ def test_a_name_behind_which_there_is_none_is_no_name(folder: Path) -> None:
     assert last.exists()
 
 
+def test_behind_the_last_of_all_times_there_is_no_name(
+    folder: Path, raises: Callable[..., Any]
+) -> None:
+    last = folder / "door-99981231T235959.999Z.safetensors"
+    last.touch()
+    with raises(
+        StorageError,
+        f"no name for a snapshot in {folder} would be later than all that are there: required "
+        f"times before 9999-01-01, found {last.name}. Delete that file",
+    ):
+        SnapshotFolder(folder, "door").next_path(NOON)
+
+
+def test_snapshots_of_each_bundle_are_counted_by_themselves(folder: Path, write: Write) -> None:
+    """Those of another one cannot be restored with this: they must not push it out."""
+    for second in (3, 4):
+        record = write(folder / name(second))
+        other = record.model_copy(update={"bundle": "1" * 64})
+        write_snapshot(folder / name(second), other, tiny_tensors(other))
+    os.truncate(folder / name(1), 100)
+    gone = SnapshotFolder(folder, "door").prune(1)
+    assert [path.name for path in gone] == [name(3), name(1), name(0)]
+    assert names(folder) == [name(4), name(2)]
+
+
 def test_folders_are_not_pruned_and_stop_no_pruning(folder: Path) -> None:
     (folder / name(2)).unlink()
     (folder / name(2)).mkdir()
@@ -100,8 +127,11 @@ def test_bad_ones_are_not_counted_and_the_last_good_one_stays(folder: Path) -> N
     assert fault_of(folder / name(2)) is None
 
 
-def test_files_known_to_be_good_are_not_read(folder: Path) -> None:
-    os.truncate(folder / name(4), 0)
+def test_of_files_known_to_be_good_the_header_alone_is_read(folder: Path) -> None:
+    content = bytearray((folder / name(4)).read_bytes())
+    content[-1] ^= 1
+    (folder / name(4)).write_bytes(content)
+    assert fault_of(folder / name(4)) is not None
     SnapshotFolder(folder, "door").prune(1, {folder / name(4)})
     assert names(folder) == [name(4)]
 
