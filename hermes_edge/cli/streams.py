@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hermes_edge.errors import SettingsError
-from hermes_edge.runtime import Runtime, SamplingParams
+from hermes_edge.runtime import Runtime, SamplingParams, Session
 from hermes_edge.runtime.resize import FrameResizer
 from hermes_edge.runtime.restoring import Restored, restore_session
 from hermes_edge.service.questions import TimedQuestion
@@ -148,52 +148,64 @@ def open_streams(
         SettingsError: as of :meth:`Runtime.session`.
     """
     with ExitStack() as opened:
-        streams = []
-        for address, source in sources:
+        memories = []
+        for address, _ in sources:
             folder = folders.get(address.name)
-            stream = _open_stream(address, source, folder, runtime, settings, asked, listener)
-            opened.callback(stream.close)
-            streams.append(stream)
+            plan, session = _open_memory(address, folder, runtime, settings, asked)
+            opened.callback(session.close)
+            saver = _saver(session, folder, settings) if folder is not None else None
+            if saver is not None:
+                opened.callback(saver.close)
+            memories.append((plan, session, saver))
+        streams = []
+        # Last of all: they begin at once, and live frames wait for no other stream's memory.
+        for (_, source), (plan, session, saver) in zip(sources, memories, strict=True):
+            capture = _capture(source, session.chunk_frames, runtime, settings)
+            opened.callback(capture.close)
+            streams.append(Stream(plan, capture, session, listener, saver))
         opened.pop_all()
     return streams
 
 
-def _open_stream(
+def _open_memory(
     address: Address,
-    source: Source,
     folder: SnapshotFolder | None,
     runtime: Runtime,
     settings: Settings,
     asked: Asked,
-    listener: Listener,
-) -> Stream:
+) -> tuple[StreamPlan, Session]:
+    """A stream's session, new or restored, and how the stream begins with it."""
     options = _options(settings, address.name)
     restored = _restored(folder, runtime, options) if folder is not None else None
     session = restored.session if restored else runtime.session(name=address.name, **options)
-    chunk_frames = session.chunk_frames
     plan = StreamPlan(
         name=address.name,
         questions=[q for q in asked.questions if q.stream in (None, address.name)],
         params=asked.params,
         to_the_end=asked.to_the_end,
-        chunk_period_s=chunk_frames / settings.fps if address.live else math.inf,
+        chunk_period_s=session.chunk_frames / settings.fps if address.live else math.inf,
         goes_on=(restored.now_s, time.monotonic()) if restored and address.live else None,
         skips_s=restored.record.newest_s if restored else -math.inf,
         restored=restored is not None,
     )
-    saver = None
-    if folder is not None:
-        saver = Saver(
-            session,
-            folder,
-            every_s=settings.save_every,
-            keep=settings.keep,
-            # What a refused start would leave is in the way of the next one; and with a camera that
-            # is away, one memory again and again would push out the older ones.
-            progress=lambda: session.progress,
-        )
+    return plan, session
+
+
+def _saver(session: Session, folder: SnapshotFolder, settings: Settings) -> Saver:
+    return Saver(
+        session,
+        folder,
+        every_s=settings.save_every,
+        keep=settings.keep,
+        # What a refused start would leave is in the way of the next one; and with a camera that
+        # is away, one memory again and again would push out the older ones.
+        progress=lambda: session.progress,
+    )
+
+
+def _capture(source: Source, chunk_frames: int, runtime: Runtime, settings: Settings) -> Capture:
     vision = runtime.manifest.vision
-    capture = Capture(
+    return Capture(
         source,
         settings.backpressure,
         ring_frames=chunk_frames,
@@ -201,7 +213,6 @@ def _open_stream(
         # What waits has the model's size: sixteen frames of a large camera are 100 MB.
         prepare=FrameResizer(vision.image_size).resize if vision is not None else None,
     )
-    return Stream(plan, capture, session, listener, saver)
 
 
 def _options(settings: Settings, name: str) -> dict[str, Any]:

@@ -23,10 +23,10 @@ from hermes_edge.sources.camera import Camera
 from hermes_edge.sources.files import ImageFolder, VideoFile
 from hermes_edge.sources.live import LiveSource
 from hermes_edge.sources.pictures import printable
-from hermes_edge.sources.redact import redacted_pipeline, redacted_text, redacted_url
-from hermes_edge.sources.streams import Pipeline, UrlStream
+from hermes_edge.sources.redact import HIDDEN, redacted_pipeline, redacted_text, redacted_url
+from hermes_edge.sources.streams import DATAGRAM_SCHEMES, Pipeline, UrlStream
 
-SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "tcp", "udp", "rtp")
+SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "tcp", *DATAGRAM_SCHEMES)
 FORMS = (
     "a file or folder that exists, camN, /dev/videoN, "
     f"{', '.join(f'{scheme}://' for scheme in SCHEMES)}, or a GStreamer pipeline with ' ! '; "
@@ -135,10 +135,12 @@ def _url_address(name: str | None, scheme: str, url: str) -> Address:
         plain = re.search(r"[\x00-\x20\x7f]", url) is None and printable(url) == url
     except ValueError:
         host, plain = None, False
-    if not plain or (not host and scheme not in ("udp", "rtp")):
+    if not plain or (not host and scheme not in DATAGRAM_SCHEMES):
         raise SourceError(
             f"{shown} is not an address",
             required="scheme://user:password@host:port/path, with odd characters as %XX",
         )
+    if shown.partition("://")[2] == HIDDEN:
+        host = None  # what stands in its place may be a part of the password
     # FFmpeg knows its protocols by their small letters.
     return Address(name or host or "stream", "url", shown, scheme + url[len(scheme) :])

@@ -66,7 +66,8 @@ class Capture:
         clock: of arrival and age, monotonic, in seconds.
 
     Raises:
-        SourceError: an argument is out of range, or ``adaptive`` has no ``fps`` to lower.
+        SourceError: no such policy, or ``adaptive`` has no ``fps`` to lower.
+        SettingsError: ``ring_frames`` is no whole number, or below 1.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class Capture:
         if self.policy == "adaptive":
             if source.fps is None:
                 raise SourceError("adaptive has no rate to lower", required="fps of the source")
-            self._rate = AdaptiveRate(source.fps, ring_frames)
+            self._rate = AdaptiveRate(source.fps, self._ring.ring_frames)
         self._still = StillFilter() if skip_still else None
         self._prepare, self._wake, self._clock = prepare, wake, clock
         self._sampled = self._skipped = self._delivered = 0
@@ -219,8 +220,16 @@ class Capture:
                 self._wake.set()
             atexit.unregister(self.close)
 
+    def _is_still(self, frame: Frame, still: StillFilter) -> bool:
+        with self._changed:
+            # What nobody will see must not keep out the frames that look like it.
+            self._ring.drop_outdated(self._heard_s)
+            if self._ring.newest_dropped:
+                still.forget()
+        return still.skips(frame)
+
     def _offer(self, frame: Frame) -> None:
-        still = self._still is not None and self._still.skips(frame)
+        still = self._still is not None and self._is_still(frame, self._still)
         if self._prepare is not None and not still:
             frame = replace(frame, image=self._prepare(frame.image))
         with self._changed:

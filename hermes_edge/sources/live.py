@@ -77,7 +77,8 @@ class LiveSource(Source):
                 if self._closed.is_set():
                     return
                 log.warning("%s: lost: %s", self.name, why)
-                self._backoff.connection_lasted(time.monotonic() - connected_s)
+                # The silence in which the loss was noticed is no part of it.
+                self._backoff.connection_lasted(self._last_s - connected_s)
                 capture = self._reconnect()
 
     def _begin(self) -> cv2.VideoCapture | None:

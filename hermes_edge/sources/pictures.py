@@ -19,7 +19,8 @@ MOST_BAD_FRAMES = 30
 # Nothing more comes of a source that has let its own time-out pass.
 _QUICK_S = 1.0
 
-_lock = threading.Lock()
+# Reentrant: the thread that holds it may collect an iteration that was left, which takes it, too.
+_lock = threading.RLock()
 _levels_before: list[int] = []
 _variable_users: Counter[str] = Counter()
 

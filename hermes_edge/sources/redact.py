@@ -8,10 +8,14 @@ from hermes_edge.sources.pictures import printable
 
 HIDDEN = "***"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://.*", re.DOTALL)
+# Anything else at a host's place may be a user and a password whose @ is missing or escaped.
+_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]*(?:%\w*)?\]|[^:%\[\]]*)(?::[0-9]{0,5})?", re.ASCII)
+_AT = "@|%40"
 # Words of a pipeline as gst-launch reads them: quoted, escaped, or up to a space; an exclamation
 # mark links elements where it stands alone or ends a word.
 _WORD = r"(?:\\.|\"(?:[^\"\\]|\\.)*\"?|'(?:[^'\\]|\\.)*'?|!(?=\S)|[^\s!\"'\\])+"
-_PART = re.compile(rf"(?:([\w-]+)(\s*=\s*))?({_WORD})", re.DOTALL)
+# The property of an element that another one holds is "source::user-pw".
+_PART = re.compile(rf"(?:((?:[\w-]+::)*[\w-]+)(\s*=\s*))?({_WORD})", re.DOTALL)
 # Properties of GStreamer's sources: user-id, user-pw, proxy-id, password, auth-token, ...
 _NAMES = "user|proxy-id|pw|pass|secret|token|key|auth|cookie|header"
 _SECRET = re.compile(_NAMES, re.IGNORECASE)
@@ -22,17 +26,17 @@ _QUOTED = re.compile(r"(\"|')(.*)\1", re.DOTALL)
 def redacted_url(url: str) -> str:
     """Without user and password, query, fragment, and whatever follows a ``=`` in the path.
 
-    What cannot be taken apart for certain, such as a password with an unescaped slash, is hidden
-    whole behind the scheme.
+    What cannot be taken apart for certain, such as a password with an unescaped slash, or without
+    an unescaped ``@`` behind it, is hidden whole behind the scheme.
     """
     scheme, separator, rest = printable(url).partition("://")
     if not separator:
         return HIDDEN
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     path = rest[len(authority) :]
-    if "@" in path:
-        return f"{scheme}://{HIDDEN}"
     _user, at, host = authority.rpartition("@")
+    if re.search(_AT, path) or not _HOST.fullmatch(host):
+        return f"{scheme}://{HIDDEN}"
     host = f"{HIDDEN}@{host}" if at else host
     path = re.sub(r"[?#].*", lambda match: match[0][0] + HIDDEN, path, flags=re.DOTALL)
     path = re.sub(r"=[^/?#]*", f"={HIDDEN}", path)
@@ -47,8 +51,8 @@ def redacted_text(text: str) -> str:
         return (redacted_text(before) if before else "") + redacted_url(url[0])
     if _SECRET_INSIDE.search(text):
         return redacted_pipeline(text)
-    before, at, host = text.rpartition("@")
-    return f"{HIDDEN}@{host}" if at and re.search(":|//", before) else text
+    login = re.match(rf"(.*)(?:{_AT})", text, re.DOTALL)
+    return f"{HIDDEN}@{text[login.end() :]}" if login and re.search(":|//", login[1]) else text
 
 
 def redacted_pipeline(pipeline: str) -> str:
@@ -67,7 +71,7 @@ def _redacted_word(word: str) -> str:
     """A value, or an URL that stands for an element."""
     quoted = _QUOTED.fullmatch(word)
     quote, inner = (quoted[1], quoted[2]) if quoted else ("", word)
-    if not ("://" in inner or "@" in inner or _SECRET_INSIDE.search(inner)):
+    if not (re.search(f"://|{_AT}", inner) or _SECRET_INSIDE.search(inner)):
         return word
     # Of an URL without odd characters alone it is certain where its parts end.
     plain = _URL.fullmatch(inner) and not re.search(r"[\s\"'\\]", inner)

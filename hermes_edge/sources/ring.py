@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Literal, NamedTuple, get_args
 
+from hermes_edge.arguments import whole
 from hermes_edge.errors import SourceError
 from hermes_edge.sources.base import Frame
 
@@ -37,7 +38,8 @@ class Ring:
             alone.
 
     Raises:
-        SourceError: no such policy, or no room for a frame.
+        SourceError: no such policy.
+        SettingsError: ``ring_frames`` is no whole number, or leaves no room for a frame.
     """
 
     def __init__(self, policy: BackPressure, ring_frames: int, fps: float | None) -> None:
@@ -47,12 +49,10 @@ class Ring:
                 required=", ".join(get_args(BackPressure)),
                 found=policy,
             )
-        if ring_frames < 1:
-            raise SourceError(
-                "ring_frames is out of range", required="1 or more", found=ring_frames
-            )
-        self.ring_frames = ring_frames
+        self.ring_frames = whole("ring_frames", ring_frames, least=1)
         self.dropped = 0
+        self.newest_dropped = False
+        """Whether the frame that came last was dropped, before anybody has taken it."""
         self._drops = policy in ("latest", "adaptive")
         self._most_age_s = ring_frames / fps if policy == "latest" and fps is not None else None
         self._waiting: deque[_Waiting] = deque()
@@ -81,6 +81,7 @@ class Ring:
             self._waiting.popleft()
             self.dropped += 1
         self._waiting.append(_Waiting(frame, now_s))
+        self.newest_dropped = False
 
     def drop_outdated(self, now_s: float) -> None:
         """Drop what has waited longer than the policy allows."""
@@ -91,6 +92,7 @@ class Ring:
         ):
             self._waiting.popleft()
             self.dropped += 1
+            self.newest_dropped = not self._waiting
 
     def drop_all(self) -> None:
         """Drop what waits."""

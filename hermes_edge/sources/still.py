@@ -6,7 +6,8 @@ moves a cell by 8 at most at 640 x 480 and by 3 at 1920 x 1080; a square of 2 % 
 brightens by 60 moves one by 14 at least. Such a square hardly moves the mean over all cells, which
 is the more common measure.
 
-The last kept frame is what counts, so a slow change is seen once it has added up.
+The last kept frame is what counts, so a slow change is seen once it has added up. If it was lost
+before anybody took it, nothing counts: the next frame is kept.
 """
 
 from __future__ import annotations
@@ -38,6 +39,10 @@ class StillFilter:
             return True
         self._kept, self._kept_s = cells, frame.time_s
         return False
+
+    def forget(self) -> None:
+        """The last kept frame was lost: the next one is kept whatever it shows."""
+        self._kept = None
 
 
 def _thumbnail(image: Image) -> npt.NDArray[np.int16]:

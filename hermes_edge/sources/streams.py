@@ -33,6 +33,8 @@ ENVIRONMENT = {
 # threads, 2 with one (benchmarks/sources.py).
 _THREADS_VARIABLE = "OPENCV_FFMPEG_THREADS"
 
+# Without a connection: whether somebody sends is seen by what comes alone.
+DATAGRAM_SCHEMES = ("udp", "rtp")
 _TCP_PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443, "rtmp": 1935}
 
 
@@ -88,11 +90,15 @@ class UrlStream(LiveSource):
         return capture
 
     def _refusal(self) -> SourceError:
+        if self._url.partition(":")[0].lower() in DATAGRAM_SCHEMES:
+            found, fix = "no packet with video", "Check address, port, firewall and sender."
+        else:
+            found, fix = _reachable(self._url), "Check address, path, user and password."
         return SourceError(
             f"{self.name} gives no video",
             required=f"a stream within {self._open_timeout_s:g} s",
-            found=_reachable(self._url),
-            fix="Check address, path, user and password.",
+            found=found,
+            fix=fix,
         )
 
 
@@ -157,12 +163,15 @@ def _timeouts(open_timeout_s: float, read_timeout_s: float) -> list[int]:
 
 def _reachable(url: str) -> str:
     """What is known of a stream that FFmpeg could not open: FFmpeg itself tells OpenCV nothing."""
-    parts = urlsplit(url)
-    port = parts.port or _TCP_PORTS.get(parts.scheme)
-    if parts.hostname is None or port is None:
-        return "no packet"
     try:
-        with socket.create_connection((parts.hostname, port), timeout=3):
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port or _TCP_PORTS.get(parts.scheme)
+    except ValueError:  # whose text quotes what may be a password
+        host = port = None
+    if host is None or port is None:
+        return "no host and port that can be read"
+    try:
+        with socket.create_connection((host, port), timeout=3):
             return "a server that answers, and no video"
     except (socket.gaierror, UnicodeError):
         return "no such host"

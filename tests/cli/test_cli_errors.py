@@ -73,12 +73,19 @@ def test_no_such_bundle(cli: Cli, video: Path, verb: list[str]) -> None:
         (["fly"], "No such command"),
         (["export", "c", "-o", "b", "--dtype", "int3"], "Invalid value"),
         (["run", "v.mp4", "--ask", "1 \udcff?"], r"an argument is not UTF-8: 1 \udcff?"),
+        (["run", "rtsp://u:s3cret\udcff@h/s"], "an argument is not UTF-8: rtsp://***@h/s "),
+        # Where the verb was forgotten, or is another one.
+        (["rtsp://u:s3cret@h/s"], "No such command 'rtsp://***@h/s'."),
+        (["snapshot", "rtsp://u:s3cret@h/s"], "No such command 'rtsp://***@h/s'."),
+        (["inspect", "b", "rtsp://u:s3cret@h/s"], "(rtsp://***@h/s)"),
+        (["export", "c", "-o", "b", "--dtype", "rtsp://u:s3cret@h/s"], "'rtsp://***@h/s'"),
     ],
 )
 def test_usage_errors_are_2(cli: Cli, args: list[str], words: str) -> None:
     code, stdout, stderr = cli(*args)
     assert (code, stdout) == (2, "")
     assert words in stderr
+    assert "s3cret" not in stderr
 
 
 def test_version(cli: Cli) -> None:

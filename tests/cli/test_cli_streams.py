@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import re
 import signal
 import socket
@@ -12,18 +13,24 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from hermes_edge.cli.streams import Asked, open_streams
 from hermes_edge.cli.table import table_of
-from hermes_edge.errors import SnapshotError
+from hermes_edge.cli.transcript import JsonTranscript
+from hermes_edge.errors import BudgetError, SnapshotError
+from hermes_edge.runtime import Runtime, SamplingParams
 from hermes_edge.service.status import StreamStatus, Times
+from hermes_edge.service.stream import Stream
+from hermes_edge.settings import load_settings
 from hermes_edge.snapshots import SnapshotFile
 from hermes_edge.snapshots.folder import newest_first
+from hermes_edge.sources import GrabbedFrame, VideoFile, parse_address
 from hermes_edge.synthetic import make_stream, write_video
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -129,6 +136,38 @@ def test_streams_have_budgets_of_their_own(
     budgets = [told["memory"]["budget_rows"] for told in documents(stdout, "summary")]
     # Ten layers, two heads of 16 in fp32, keys and values: 2,560 bytes a token.
     assert budgets == [128, 64, (1 << 20) // 2560]
+
+
+class Watched(VideoFile):
+    """Knows whether somebody has begun to read it."""
+
+    begun = False
+
+    def grabs(self) -> Generator[GrabbedFrame, None, None]:
+        self.begun = True
+        return super().grabs()
+
+
+def test_no_source_is_read_before_all_memories_are_there(
+    random_bundle: Path, videos: list[Path]
+) -> None:
+    """A live one that may lose no frame would not survive the wait."""
+    # Room for one.
+    runtime = Runtime.load(random_bundle, threads=1, memory_bytes=3 << 20)
+    settings = load_settings({"budget": "128", "chunk_frames": 4})
+    sources = [(parse_address(str(video)), Watched(video)) for video in videos[:2]]
+    asked = Asked([], SamplingParams(), to_the_end=False)
+
+    def opened(count: int) -> list[Stream]:
+        return open_streams(sources[:count], {}, runtime, settings, asked, JsonTranscript())
+
+    with pytest.raises(BudgetError, match=r"^the memory of yard does not fit the limit"):
+        opened(2)
+    assert not any(source.begun for _, source in sources)
+    # What was made before it is given back.
+    (stream,) = opened(1)
+    stream.close()
+    assert sources[0][1].begun
 
 
 @pytest.mark.parametrize("text", ["attic=64", "64", "=64"])
@@ -404,6 +443,12 @@ main()
     assert done.returncode == 6
     assert re.search(r"CRITICAL watchdog: an engine call has taken \d+ s, longer than", done.stderr)
     assert done.stderr.endswith("error: the process ends, because nothing else can end that call\n")
+    # Though nobody reads what it says.
+    ours, theirs = os.pipe()
+    os.close(ours)
+    unheard = subprocess.run([*map(str, command)], stdout=theirs, stderr=theirs, timeout=120)
+    os.close(theirs)
+    assert unheard.returncode == 6
 
 
 def test_the_table_shows_every_stream() -> None:

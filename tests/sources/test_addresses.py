@@ -126,6 +126,27 @@ def test_urls_that_lead_nowhere(url: str) -> None:
         ("rtsp://user:s3c?ret@h/s", "rtsp://***"),
         ("rtsp://user:s3c#ret@h/s", "rtsp://***"),
         ("http://h/v?mail=s3c@ret", "http://***"),
+        # Nor where it begins, if its @ is missing, or escaped, too.
+        ("rtsp://user:s3cret/s", "rtsp://***"),
+        ("rtsp://user:s3cret", "rtsp://***"),
+        ("rtsp://user:s3cret:554/s", "rtsp://***"),
+        ("rtsp://user:s3cret:10.0.0.7:554/s", "rtsp://***"),
+        ("rtsp://user:s3cret%4010.0.0.7/s", "rtsp://***"),
+        ("rtsp://user:s3cret%4010.0.0.7:554/s", "rtsp://***"),
+        ("rtsp://user:123456%40h/s", "rtsp://***"),
+        ("rtsp://s3cret%40h/s", "rtsp://***"),
+        ("rtsp://user%3As3cret%40h:554/s", "rtsp://***"),
+        ("rtsp://user:1/s3cret%40h/s", "rtsp://***"),
+        ("rtsp://user:p@s3:cret/s", "rtsp://***"),
+        ("rtsp://[s3cret]:554/s", "rtsp://***"),
+        ("rtsp://user:s3c%40ret@h/s", "rtsp://***@h/s"),
+        # Ports, and literals of IPv6 with one, without one, and with a zone.
+        ("rtsp://10.0.0.7:554/s", "rtsp://10.0.0.7:554/s"),
+        ("rtsp://u:s3cret@h:99999/s", "rtsp://***@h:99999/s"),
+        ("rtsp://[::1]:554/s", "rtsp://[::1]:554/s"),
+        ("rtsp://[::ffff:10.0.0.7]/s", "rtsp://[::ffff:10.0.0.7]/s"),
+        ("rtsp://u:s3cret@[fe80::1%25eth0]:554", "rtsp://***@[fe80::1%25eth0]:554"),
+        ("udp://@:5000", "udp://***@:5000"),
         ("s3cret", "***"),
     ],
 )
@@ -146,6 +167,9 @@ def test_secrets_of_a_url(url: str, shown: str) -> None:
         ),
         ("rtspsrc user-id=bob user-pw=s3cret ! x", "rtspsrc user-id=*** user-pw=*** ! x"),
         ("souphttpsrc user-pw = 's3 cret' ! x", "souphttpsrc user-pw = *** ! x"),
+        # A property of the element that another one makes.
+        ("x source::user-pw = s3cret ! y", "x source::user-pw = *** ! y"),
+        ("x source::user-pw=s3cret a::b::token= s3cret", "x source::user-pw=*** a::b::token= ***"),
         ('x proxy-pw="s3\\"cret" location=h ! y', "x proxy-pw=*** location=h ! y"),
         ("x auth-token=s3cret! y", "x auth-token=***! y"),
         ("x user-pw=s3!cret proxy-id=s3cret ! y", "x user-pw=*** proxy-id=*** ! y"),
@@ -159,6 +183,8 @@ def test_secrets_of_a_url(url: str, shown: str) -> None:
         ("x location=rtsp://u:s3\\ cret@h/s ! y", "x location=*** ! y"),
         ('x location="rtmp://h/s token=s3cret" ! y', 'x location="***" ! y'),
         ("x uri=rtp:u:s3cret@h ! y", "x uri=*** ! y"),
+        ("x uri=rtp:u:s3cret%40h ! y", "x uri=*** ! y"),
+        ("x uri=rtsp://u:s3cret%40h/s ! y", "x uri=rtsp://*** ! y"),
         ("x/y,token=s3cret ! y", "*** ! y"),
         # An URL as an element, and what is none of all that.
         ("rtsp://u:s3cret@h/s ! y", "rtsp://***@h/s ! y"),
@@ -185,6 +211,8 @@ def test_secrets_of_a_pipeline(pipeline: str, shown: str) -> None:
         ("rtsp:/u:s3cret@h/s", "***@h/s"),
         ("u:s3c@ret@10.0.0.7/s.mp4", "***@10.0.0.7/s.mp4"),
         ("rtsp//s3cret@h/s", "***@h/s"),
+        ("rtsp:/u:s3cret%4010.0.0.7/s", "***@10.0.0.7/s"),
+        ("u:s3c%40ret%40h/s", "***@h/s"),
         ("http:/h/s?token=s3cret", "***"),
         ("x user-pw=s3cret!appsink", "x user-pw=***"),
         ("x user-pw=s3cret location=rtsp://u:s3cret@h/s", "x user-pw=*** location=rtsp://***@h/s"),
@@ -198,6 +226,13 @@ def test_no_secret_of_what_is_no_address(text: str, shown: str) -> None:
     with pytest.raises(SourceError) as refused:
         parse_address(text)
     assert str(refused.value) == f"no source goes by that name: required {FORMS}, found {shown!r}"
+
+
+@pytest.mark.parametrize("url", ["rtsp://s3c/ret@h/s", "rtsp://bob:12/3@h/s", "http://s3c%40h/v"])
+def test_no_part_of_a_secret_becomes_a_name(url: str) -> None:
+    address = parse_address(url)
+    assert (address.name, address.shown) == ("stream", f"{url.partition(':')[0]}://***")
+    assert parse_address(f"door={url}").name == "door"
 
 
 def test_a_path_may_hold_what_an_address_holds(tmp_path: Path) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import random
+from typing import Any
 
 import numpy as np
 import pytest
 
-from hermes_edge.errors import SourceError
+from hermes_edge.errors import SettingsError, SourceError
 from hermes_edge.sources import BackPressure, Frame
 from hermes_edge.sources.reconnect import Backoff
 from hermes_edge.sources.ring import Ring
@@ -63,6 +64,22 @@ def test_latest_drops_what_is_older_than_a_chunk_period() -> None:
     assert ring.oldest_arrived_s is None
 
 
+def test_a_ring_knows_whether_its_newest_frame_was_lost() -> None:
+    ring = Ring("latest", 2, fps=2)  # a period of 1 s
+    for step in range(3):
+        ring.put(frame(step), step / 2)
+    assert ring.dropped == 1
+    ring.drop_outdated(1.9)
+    assert (len(ring), ring.dropped, ring.newest_dropped) == (1, 2, False)
+    ring.drop_outdated(2.1)
+    assert (len(ring), ring.dropped, ring.newest_dropped) == (0, 3, True)
+    ring.put(frame(3), 3)
+    assert not ring.newest_dropped
+    ring.take()
+    ring.drop_outdated(100)
+    assert not ring.newest_dropped
+
+
 def test_without_a_rate_latest_bounds_the_number_alone() -> None:
     ring = Ring("latest", 2, fps=None)
     for second in range(3):
@@ -77,9 +94,21 @@ def test_bad_arguments_of_a_ring() -> None:
     assert str(refused.value) == (
         "no such back-pressure policy: required latest, every, adaptive, block, found newest"
     )
-    with pytest.raises(SourceError) as refused:
-        Ring("block", 0, None)
-    assert str(refused.value) == "ring_frames is out of range: required 1 or more, found 0"
+
+
+@pytest.mark.parametrize(
+    ("ring_frames", "message"),
+    [
+        (0, "is out of range: required at least 1, found 0"),
+        (-1, "is out of range: required at least 1, found -1"),
+        (2.5, "is not a whole number: required a whole number, at least 1, found 2.5"),
+        (True, "is not a whole number: required a whole number, at least 1, found True"),
+    ],
+)
+def test_a_ring_has_room_for_a_whole_number_of_frames(ring_frames: Any, message: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        Ring("block", ring_frames, None)
+    assert str(refused.value) == f"ring_frames {message}"
 
 
 def test_a_rate_that_changes_starts_a_new_grid() -> None:
@@ -202,6 +231,14 @@ def test_a_still_scene_leaves_a_trace_of_time() -> None:
     kept = [second for second in range(35) if not still.skips(frame(second, scene()))]
     assert kept == [0, 10, 20, 30]
     assert all(b - a <= LONGEST_SKIP_S for a, b in itertools.pairwise(kept))
+
+
+def test_what_was_forgotten_is_new() -> None:
+    still = StillFilter()
+    assert not still.skips(frame(0, scene()))
+    still.forget()
+    assert not still.skips(frame(1, scene()))
+    assert still.skips(frame(2, scene()))
 
 
 def test_another_size_is_compared_all_the_same() -> None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pytest
 
 from hermes_edge.errors import SourceError
-from hermes_edge.sources import Capture, LiveSource, UrlStream
+from hermes_edge.sources import Capture, LiveSource, UrlStream, pictures
 from hermes_edge.sources.pictures import MOST_BAD_FRAMES, quiet_opencv, rgb
 from hermes_edge.sources.reconnect import Backoff
 
@@ -101,6 +101,22 @@ def test_damaged_frames_are_skipped_and_counted(tmp_path: Path) -> None:
         assert levels == pytest.approx([10, 11, 12, 17, 18, 19, 20, 21], abs=1)
         counts = source.counts
         assert (counts.frames_read, counts.bad_frames, counts.reconnects) == (12, 4, 0)
+
+
+def test_an_iteration_that_was_left_is_collected_at_any_moment(tmp_path: Path) -> None:
+    """Also by the thread that is within a change of what OpenCV says, or reads."""
+    write_damaged(tmp_path / "a.avi", 2, range(0))
+    ended = threading.Event()
+
+    def leave() -> None:
+        left = [MotionJpeg(tmp_path / "a.avi").grabs()]
+        next(left[0])
+        with pictures._lock:
+            left.clear()
+        ended.set()
+
+    threading.Thread(target=leave, daemon=True).start()
+    assert ended.wait(PATIENCE_S)
 
 
 def test_many_damaged_frames_in_a_row_are_a_loss(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import subprocess
 import sys
 import threading
@@ -10,13 +11,13 @@ from collections import defaultdict
 from collections.abc import Generator
 from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import cv2
 import numpy as np
 import pytest
 
-from hermes_edge.errors import SourceError
+from hermes_edge.errors import SettingsError, SourceError
 from hermes_edge.sources import (
     BackPressure,
     Capture,
@@ -242,6 +243,68 @@ def test_still_frames_are_skipped_and_counted(tmp_path: Path) -> None:
     # 5 levels a frame: every third differs by more than 10, and nothing after frame 20.
     assert taken == [0, 3, 6, 9, 12, 15, 18]
     assert (counters.frames_sampled, counters.still) == (40, 33)
+
+
+class Stepped(Ticker):
+    """The same picture again and again, each time that the test takes a step."""
+
+    def __init__(self, fps: float) -> None:
+        super().__init__(0, fps)
+        self._steps: queue.Queue[float | None] = queue.Queue()
+
+    def step(self, time_s: float) -> None:
+        self._steps.put(time_s)
+
+    def grabs(self) -> Generator[GrabbedFrame, None, None]:
+        while (time_s := self._steps.get()) is not None:
+            self.counts.frames_read += 1
+            yield GrabbedFrame(time_s, time.time(), lambda: np.zeros((2, 2, 3), np.uint8))
+
+    def close(self) -> None:
+        self._steps.put(None)
+
+
+@pytest.mark.parametrize("policy", get_args(BackPressure))
+@pytest.mark.parametrize("looks", [True, False])
+def test_a_still_scene_is_shown_again_where_its_frame_was_dropped(
+    policy: BackPressure, looks: bool
+) -> None:
+    """By the consumer that comes too late, or before it comes."""
+    now_s, source = [0.0], Stepped(fps=2.0)
+
+    def step(time_s: float) -> None:
+        seen = capture.counters().frames_sampled
+        source.step(time_s)
+        deadline = time.monotonic() + PATIENCE_S
+        while capture.counters().frames_sampled == seen:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+
+    # A frame may wait for 2 s.
+    with Capture(source, policy, ring_frames=4, skip_still=True, clock=lambda: now_s[0]) as capture:
+        step(0)
+        step(1)
+        now_s[0] = 2.5
+        if looks and policy == "latest":
+            assert capture.next_frame(0) is None
+        step(2)
+        step(3)
+        counters = capture.counters()
+        frame = capture.next_frame(0)
+        assert capture.next_frame(0) is None
+    lost = policy == "latest"
+    assert (counters.still, counters.dropped, counters.waiting) == (2 if lost else 3, lost, 1)
+    assert counters.frames_sampled == counters.still + counters.dropped + counters.waiting
+    assert frame is not None
+    assert frame.time_s == (2 if lost else 0)
+
+
+@pytest.mark.parametrize("ring_frames", [2.5, True, 0, -3])
+def test_a_ring_of_no_size_is_refused_before_anything_is_read(ring_frames: Any) -> None:
+    source = Ticker(0, None)
+    with pytest.raises(SettingsError, match=r"^ring_frames is "):
+        Capture(source, ring_frames=ring_frames)
+    assert source.counts.frames_read == 0
 
 
 def test_what_waits_may_be_smaller_than_the_picture(tmp_path: Path) -> None:

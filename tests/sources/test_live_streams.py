@@ -206,6 +206,46 @@ def test_a_silent_server_holds_up_no_other_stream(serve_http: Serve) -> None:
     assert not waiting._thread.is_alive()
 
 
+class Told(Backoff):
+    """Writes down how long connections have lasted."""
+
+    def __init__(self) -> None:
+        super().__init__(first_s=0.1, most_s=0.1)
+        self.lasted_s: list[float] = []
+
+    def connection_lasted(self, seconds: float) -> None:
+        self.lasted_s.append(seconds)
+
+
+def test_a_connection_has_lasted_until_its_last_frame(
+    serve_http: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not until its silence was noticed, which may take longer than a connection has to last."""
+    server, backoff = serve_http(), Told()
+    with Capture(UrlStream(server.url, read_timeout_s=READ_TIMEOUT_S, backoff=backoff)) as capture:
+        frames = take(capture, 5)
+        server.signal(signal.SIGSTOP)
+        while not backoff.lasted_s:
+            frame = capture.next_frame(0.1)
+            frames += [] if frame is None else [frame]
+        while (frame := capture.next_frame(0)) is not None:
+            frames.append(frame)
+    assert 0 <= backoff.lasted_s[0] - frames[-1].time_s < 0.5 * READ_TIMEOUT_S
+
+
+@pytest.mark.parametrize("scheme", ["udp", "rtp"])
+def test_an_address_that_nobody_sends_to(scheme: str) -> None:
+    """Whether something listens on the TCP port of this number has nothing to do with it."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        url = f"{scheme}://127.0.0.1:{other.getsockname()[1]}"
+        with UrlStream(url, open_timeout_s=1) as source, pytest.raises(SourceError) as refused:
+            next(source.grabs())
+    assert str(refused.value) == (
+        f"{url} gives no video: required a stream within 1 s, found no packet with video. "
+        "Check address, port, firewall and sender."
+    )
+
+
 @EVERY_RTSP
 def test_a_throttled_rtsp_camera_is_not_lost(serve_rtsp: Serve) -> None:
     server = serve_rtsp()

@@ -37,6 +37,15 @@ def test_the_message_of_a_stream_that_cannot_be_opened(url: str, shown: str, fou
     )
 
 
+def test_the_message_of_a_stream_without_a_host_that_can_be_told() -> None:
+    with UrlStream(f"rtsp://user:{SECRET}/s") as source, pytest.raises(SourceError) as refused:
+        next(source.grabs())
+    assert str(refused.value) == (
+        "rtsp://*** gives no video: required a stream within 10 s, "
+        "found no host and port that can be read. Check address, path, user and password."
+    )
+
+
 def test_nothing_on_stderr_of_a_process() -> None:
     code = (
         "import sys, logging\n"
