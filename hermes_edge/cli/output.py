@@ -73,8 +73,10 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
     # Folded, because a name with an ellipsis in it can be typed by nobody.
     drawn = Table(*(Column(name, overflow="fold") for name in columns), box=None)
     for row in rows:
-        drawn.add_row(*row)
-    stdout().print(f"\n{title}", style="bold")
+        # What a file wrote steers no terminal and stays within its line.
+        drawn.add_row(*(without_controls(cell).replace("\n", " ") for cell in row))
+    name = without_controls(title).replace("\n", " ")
+    stdout().print(f"\n{name}", style="bold")
     Console(markup=False, highlight=False, emoji=False).print(drawn)
 
 

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hermes_edge.cli.output import clock, print_json, size, stdout, table, warn, without_controls
-from hermes_edge.errors import SnapshotError
+from hermes_edge.errors import BudgetError, HermesEdgeError, SettingsError, SnapshotError
 from hermes_edge.snapshots import SnapshotFile, SnapshotFolder, SnapshotRecord
-from hermes_edge.snapshots.folder import fault_of, newest_first, only_stream
+from hermes_edge.snapshots.folder import newest_first, only_stream
 from hermes_edge.snapshots.layout import ITEM_BYTES, row_names
+from hermes_edge.snapshots.record import shown
+
+if TYPE_CHECKING:
+    from hermes_edge.runtime.report import LayerReport
+
+Check = Callable[[Path, str | None], object]
 
 app = typer.Typer(no_args_is_help=True, help="Saved memories: what is there, and is it good?")
 
@@ -30,6 +38,9 @@ def list_(folder: Folder, stream: Stream = None, as_json: Json = False) -> None:
     entries = [entry for path in paths if (entry := _entry(path)) is not None]
     if as_json:
         print_json({"snapshots": entries})
+    if stream is not None and not paths:
+        raise SnapshotError(f"{folder} holds no snapshot of the stream {stream}")
+    if as_json:
         return
     table(
         f"snapshots in {folder}",
@@ -55,21 +66,13 @@ def list_(folder: Folder, stream: Stream = None, as_json: Json = False) -> None:
 @app.command()
 def show(file: Annotated[Path, typer.Argument(help="A snapshot.")], as_json: Json = False) -> None:
     """Show what FILE remembers: its settings, its bands and its conversation."""
-    import numpy as np
-
-    from hermes_edge.memory.base import LayerRows
-    from hermes_edge.runtime.report import report_bands, report_layers
+    from hermes_edge.runtime.report import report_bands
 
     with SnapshotFile(file) as opened:
         record, nbytes = opened.record, opened.nbytes
-        layers = range(record.geometry.layers)
-        rows = [LayerRows(*(opened.array(name) for name in row_names(n))) for n in layers]
         opened.check()
-    if not all(np.isfinite(record.newest_s - layer.time).all() for layer in rows):
-        raise SnapshotError(f"{file} cannot be restored", found="times that no stream has")
-    geometry = record.geometry
-    row_bytes = 2 * geometry.kv_heads * geometry.head_size * ITEM_BYTES[geometry.dtype]
-    bands = report_bands(report_layers(rows, record.bands, record.newest_s, row_bytes))
+        # One layer after the other: without a bundle nobody knows how many rows are too many.
+        bands = report_bands([_layer(opened, n) for n in range(record.geometry.layers)])
     if as_json:
         document = json.loads(record.model_dump_json())
         document["bands"] = [asdict(band) for band in bands]
@@ -99,26 +102,36 @@ def verify(
     bundle: Annotated[
         Path | None, typer.Option(help="Restore with this bundle too, and compare the probe.")
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    threads: Annotated[int, typer.Option(help="0 is one per core.", min=0)] = 0,
+    device: Annotated[
+        str | None, typer.Option(help="With a bundle: cpu (as by default), cuda or cuda:N.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="With a bundle: 0 (as by default) is one per core.", min=0)
+    ] = None,
 ) -> None:
     """Read every byte of PATH; with a bundle, restore it and compare its probe. Says which fail."""
+    if bundle is None and (device, threads) != (None, None):
+        raise SettingsError(
+            "nothing is restored on a device",
+            required="--bundle beside --device or --threads",
+            found="none",
+        )
     paths = newest_first(path, None) if (of_folder := os.path.isdir(path)) else [path]
     if not paths:
         raise SnapshotError(f"{path} holds no snapshot")
-    if bundle is None:
-        faults = {found: fault_of(found) for found in paths}
-    else:
-        faults = _restore_all(paths, bundle, device, threads)
-    bad = 0
-    for found, fault in faults.items():
+    check = _read if bundle is None else _restorer(bundle, device or "cpu", threads or 0)
+    told, faults = 0, list[HermesEdgeError]()
+    for found in paths:
+        fault = _fault(check, found, of_folder)
         if of_folder and not os.path.lexists(found):  # pruned meanwhile
             continue
-        bad += fault is not None
-        state = "good" if fault is None else str(fault)
-        stdout().print(f"{found.name}: {without_controls(state)}")
-    if bad:
-        raise SnapshotError(f"{bad} of {len(faults)} snapshots cannot be restored")
+        told += 1
+        faults += [fault] if fault is not None else []
+        stdout().print(f"{found.name}: {_line('good' if fault is None else str(fault))}")
+    if faults:
+        # A lack of room for all of them is what ends it only where no file is bad.
+        foremost = next((f for f in faults if isinstance(f, SnapshotError)), faults[0])
+        raise type(foremost)(f"{len(faults)} of {told} snapshots cannot be restored")
 
 
 @app.command()
@@ -154,28 +167,57 @@ def _entry(path: Path) -> dict[str, object] | None:
                 "frames": record.frames + record.waiting_frames,
                 "rows": max(record.rows),
             }
+            file.check_stream(_stream_of(path))
             file.check()
     except SnapshotError as error:
         return {**entry, "good": False, "fault": str(error)}
     return {**entry, "good": True}
 
 
-def _restore_all(
-    paths: list[Path], bundle: Path, device: str, threads: int
-) -> dict[Path, SnapshotError | None]:
+def _layer(file: SnapshotFile, layer: int) -> LayerReport:
+    from hermes_edge.memory.base import LayerRows
+    from hermes_edge.runtime.report import report_layers
+
+    record, geometry = file.record, file.record.geometry
+    rows = LayerRows(*(file.array(name) for name in row_names(layer)))
+    # Written so that it refuses what is not a number.
+    if not ((rows.time >= 0) & (rows.time <= record.newest_s)).all():
+        raise SnapshotError(f"{file.path} cannot be restored", found="times that no stream has")
+    row_bytes = 2 * geometry.kv_heads * geometry.head_size * ITEM_BYTES[geometry.dtype]
+    return report_layers([rows], [record.bands[layer]], record.newest_s, row_bytes)[0]
+
+
+def _stream_of(path: Path) -> str:
+    """The stream that a file of a folder is named after: the time behind it has no hyphen."""
+    return path.name.rpartition("-")[0]
+
+
+def _fault(check: Check, path: Path, of_folder: bool) -> HermesEdgeError | None:
+    """What is wrong with a snapshot; one of a folder is of the stream in its name."""
+    try:
+        check(path, _stream_of(path) if of_folder else None)
+    except (SnapshotError, BudgetError) as error:
+        return error.with_traceback(None)  # which would hold its slabs
+    return None
+
+
+def _read(path: Path, stream: str | None) -> None:
+    with SnapshotFile(path) as file:
+        if stream is not None:
+            file.check_stream(stream)
+        file.check()
+
+
+def _restorer(bundle: Path, device: str, threads: int) -> Check:
     from hermes_edge.runtime import Runtime
     from hermes_edge.runtime.restoring import verify_file
 
-    runtime = Runtime.load(bundle, device=device, threads=threads)
+    return partial(verify_file, Runtime.load(bundle, device=device, threads=threads))
 
-    def fault(path: Path) -> SnapshotError | None:
-        try:
-            verify_file(runtime, path)
-        except SnapshotError as error:
-            return error.with_traceback(None)  # which would hold its slabs
-        return None
 
-    return {path: fault(path) for path in paths}
+def _line(text: str) -> str:
+    """Text of a file as one line, which looks like no other one."""
+    return without_controls(text).replace("\n", " ")
 
 
 def _print_facts(file: Path, record: SnapshotRecord, nbytes: int) -> None:
@@ -187,8 +229,8 @@ def _print_facts(file: Path, record: SnapshotRecord, nbytes: int) -> None:
         "snapshot": f"{file}, {size(nbytes)}",
         "stream": record.stream,
         "saved": record.saved_at.isoformat(sep=" ", timespec="milliseconds"),
-        "bundle": f"{record.model_id} ({record.bundle[:16]})",
-        "policy": ", ".join([options.policy, *own]),
+        "bundle": f"{shown(record.model_id)} ({record.bundle[:16]})",
+        "policy": shown(", ".join([options.policy, *own])),
         "memory": f"budget {options.budget_tokens:,} tokens, chunk {options.chunk_frames} frames, "
         f"reserve {options.reserve_tokens:,}, prefix {len(options.prefix_ids)}",
         "seen": f"{record.frames + record.waiting_frames:,} frames until "
@@ -198,4 +240,4 @@ def _print_facts(file: Path, record: SnapshotRecord, nbytes: int) -> None:
     if (last := record.conversation) is not None:
         facts |= {"asked": last.question, "answered": last.answer}
     for name, fact in facts.items():
-        stdout().print(f"{name:<9}{without_controls(fact)}")
+        stdout().print(f"{name:<9}{_line(fact)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from dataclasses import replace
 from typing import get_args
 
@@ -55,11 +56,13 @@ def make_policy(
         BudgetError: a budget that keeps nothing, or too few layers for three bands.
     """
     if name not in POLICY_NAMES:
-        raise SettingsError("unknown policy", required=", ".join(POLICY_NAMES), found=repr(name))
+        found = reprlib.repr(name)
+        raise SettingsError("unknown policy", required=", ".join(POLICY_NAMES), found=found)
     words = {"scoring": scoring, "reindexing": reindexing, "smoothing": smoothing}
     for option, word in words.items():
         if word is not None and word not in (known := get_args(_OPTIONS[option])):
-            raise SettingsError(f"unknown {option}", required=" or ".join(known), found=repr(word))
+            found = reprlib.repr(word)
+            raise SettingsError(f"unknown {option}", required=" or ".join(known), found=found)
     limit = PositionLimit(max_positions, reserve_rows)
     if name in ("hermes", "hermes-released"):
         params = HERMES if name == "hermes" else released()

@@ -25,6 +25,7 @@ STORED_DTYPE: dict[str, Literal["F32", "F16", "BF16"]] = {
     "bfloat16": "BF16",
 }
 """Names of safetensors for the dtypes that slabs have."""
+_MOST_TOLD = 5
 
 
 def geometry_of(manifest: Manifest) -> Geometry:
@@ -46,7 +47,23 @@ def check_moment(
     """Refuse what no stream can have left.
 
     Raises:
-        SnapshotError: all faults, each with its layer.
+        SnapshotError: the first faults, each with its layer.
+    """
+    plan = check_record(record, manifest)
+    # The released policy re-indexes behind the chunk that has crossed the model's last position.
+    most_positions = manifest.decoder.max_positions + plan.spec.chunk_rows
+    faults = [*_waiting_faults(record, waiting)]
+    for layer, of_layer in enumerate(rows):
+        found = _row_faults(record, plan, of_layer, most_positions)
+        faults += [f"layer {layer}: {fault}" for fault in found]
+    _refuse(faults)
+
+
+def check_record(record: SnapshotRecord, manifest: Manifest) -> StreamPlan:
+    """Refuse a record that no stream of the bundle has, before anything of its size is read.
+
+    Raises:
+        SnapshotError: its first faults.
     """
     try:
         plan = plan_stream(record.options, manifest)
@@ -54,19 +71,24 @@ def check_moment(
         raise SnapshotError(
             "the memory was made with options that none can have", found=error
         ) from None
-    faults = [*_record_faults(record, manifest, plan), *_waiting_faults(record, plan, waiting)]
-    for layer, of_layer in enumerate(rows):
-        faults += [f"layer {layer}: {fault}" for fault in _row_faults(record, plan, of_layer)]
-    if faults:
-        raise SnapshotError(
-            "the memory contradicts itself", required="rows of one stream", found="; ".join(faults)
-        )
+    _refuse([*_record_faults(record, manifest, plan)])
+    return plan
+
+
+def _refuse(faults: Sequence[str]) -> None:
+    if not faults:
+        return
+    told = "; ".join(faults[:_MOST_TOLD])
+    if len(faults) > _MOST_TOLD:
+        told += f"; and {len(faults) - _MOST_TOLD} more"
+    raise SnapshotError("the memory contradicts itself", required="rows of one stream", found=told)
 
 
 def _record_faults(record: SnapshotRecord, manifest: Manifest, plan: StreamPlan) -> Iterator[str]:
     required = geometry_of(manifest)
     if record.geometry != required:
         yield f"a geometry of {record.geometry} instead of {required}"
+        return
     if record.bands != plan.policy.bands:
         yield f"bands of another policy than {plan.policy.name}"
     if not record.frames_in_chunk < plan.shape.chunk_frames:
@@ -79,24 +101,27 @@ def _record_faults(record: SnapshotRecord, manifest: Manifest, plan: StreamPlan)
         )
     if any(not 0 <= id_ < manifest.decoder.vocabulary for id_ in record.options.prefix_ids):
         yield "a prefix of tokens outside the vocabulary"
-
-
-def _waiting_faults(record: SnapshotRecord, plan: StreamPlan, waiting: Waiting) -> Iterator[str]:
-    times = waiting.times
+    waiting = record.waiting_frames
     room = min(plan.shape.slice_frames, plan.shape.chunk_frames - record.frames_in_chunk)
     # The frame that fills a slice or a chunk has it encoded.
-    if len(times) and len(times) >= room:
-        yield f"{len(times)} frames waiting where {room} are encoded at once"
-    if not _ordered(times, record.newest_s):
+    if waiting and waiting >= room:
+        yield f"{waiting} frames waiting where {room} are encoded at once"
+    spec, open_rows = plan.spec, record.frames_in_chunk * plan.shape.tokens_per_frame
+    most = spec.prefix_rows + spec.budget_rows + open_rows
+    for layer, rows in enumerate(record.rows):
+        if not spec.prefix_rows <= rows <= most:
+            yield f"layer {layer}: {rows} rows instead of {spec.prefix_rows} to {most}"
+
+
+def _waiting_faults(record: SnapshotRecord, waiting: Waiting) -> Iterator[str]:
+    if not _ordered(waiting.times, record.newest_s):
         yield "waiting frames out of order"
 
 
-def _row_faults(record: SnapshotRecord, plan: StreamPlan, rows: LayerRows) -> Iterator[str]:
+def _row_faults(
+    record: SnapshotRecord, plan: StreamPlan, rows: LayerRows, most_positions: int
+) -> Iterator[str]:
     spec, tokens = plan.spec, plan.shape.tokens_per_frame
-    most = spec.prefix_rows + spec.budget_rows + record.frames_in_chunk * tokens
-    if not spec.prefix_rows <= len(rows) <= most:
-        yield f"{len(rows)} rows instead of {spec.prefix_rows} to {most}"
-        return
     prefix, visual = rows.frame[: spec.prefix_rows], rows.frame[spec.prefix_rows :]
     if (prefix != PREFIX_FRAME).any() or not ((visual >= 0) | (visual == SUMMARY_FRAME)).all():
         yield f"other rows than {spec.prefix_rows} of a prefix, frames and summaries behind it"
@@ -104,8 +129,9 @@ def _row_faults(record: SnapshotRecord, plan: StreamPlan, rows: LayerRows) -> It
     frames = rows.frame[shown]
     if (np.diff(frames) < 0).any() or (frames >= record.frames).any():
         yield f"frames that do not rise, or beyond the {record.frames} encoded"
-    if (np.diff(rows.position) <= 0).any() or (rows.position < 0).any():
-        yield "positions that do not rise"
+    within = (rows.position >= 0) & (rows.position < most_positions)
+    if (np.diff(rows.position) <= 0).any() or not within.all():
+        yield f"positions that do not rise from 0 to at most {most_positions - 1}"
     if not _ordered(rows.time[shown], record.newest_s) or not _within(rows.time, record.newest_s):
         yield f"times that do not rise from 0 to {record.newest_s:g} s"
     weights = rows.weight[spec.prefix_rows :]

@@ -143,4 +143,5 @@ def _median(values: npt.ArrayLike) -> float:
     That is in the middle of a stream: 0.5 MB, or 8 MB and 50 ms where nothing is compiled before.
     """
     ordered = np.sort(np.asarray(values))
-    return float(ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
+    # Halved first: the sum of two may not be finite.
+    return float(ordered[(len(ordered) - 1) // 2] / 2 + ordered[len(ordered) // 2] / 2)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import os
+import reprlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -21,7 +23,7 @@ from hermes_edge.manifest import TOLERANCES, Manifest
 from hermes_edge.memory import History
 from hermes_edge.memory.base import LayerRows
 from hermes_edge.runtime.chunks import StageTimes
-from hermes_edge.runtime.consistency import check_moment
+from hermes_edge.runtime.consistency import check_moment, check_record
 from hermes_edge.runtime.frames import Waiting
 from hermes_edge.runtime.parts import SessionParts
 from hermes_edge.runtime.probes import ProbeSource
@@ -31,6 +33,7 @@ from hermes_edge.runtime.session import Session
 from hermes_edge.snapshots import SnapshotFile, SnapshotRecord, StreamOptions
 from hermes_edge.snapshots.folder import newest_first, only_stream
 from hermes_edge.snapshots.layout import WAITING_FRAMES, WAITING_TIMES, cache_names, row_names
+from hermes_edge.snapshots.record import shown
 
 if TYPE_CHECKING:
     from hermes_edge.runtime.runtime import Runtime
@@ -78,14 +81,15 @@ def restore_session(
     Raises:
         SnapshotError, SettingsError, BudgetError: as of :meth:`Runtime.restore`.
     """
-    candidates = [path]
+    candidates, named = [path], None
     # Unlike Path.is_dir it raises nothing, where a name is too long or a folder closed.
     if of_folder := os.path.isdir(path):
-        candidates = newest_first(path, stream or only_stream(path))
+        named = stream or only_stream(path)
+        candidates = newest_first(path, named)
     refused: list[tuple[Path, SnapshotError]] = []
     for candidate in candidates:
         try:
-            session, record, deviation = _restore_file(runtime, candidate, probes, wanted)
+            session, record, deviation = _restore_file(runtime, candidate, named, probes, wanted)
         except SnapshotError as error:
             if not of_folder:
                 raise
@@ -118,8 +122,10 @@ def _newest_age_s(record: SnapshotRecord) -> float:
     return record.newest_age_s + (away_s if told else 0.0)
 
 
-def verify_file(runtime: Runtime, path: Path) -> float:
+def verify_file(runtime: Runtime, path: Path, stream: str | None) -> float:
     """Restore a snapshot for its probe alone, and give it up; the probe's deviation.
+
+    Where a stream is named, another one's is refused.
 
     Raises:
         SnapshotError, BudgetError: as of :meth:`Runtime.restore`.
@@ -128,7 +134,7 @@ def verify_file(runtime: Runtime, path: Path) -> float:
         own_probes = file.record.options.own_probes
     # A caller's probes are for the chunks to come, and none come.
     probes = _no_probes if own_probes else None
-    return _restore_file(runtime, path, probes, {})[2]
+    return _restore_file(runtime, path, stream, probes, {})[2]
 
 
 def _no_probes(_: History | None) -> ProbeTokens:
@@ -136,13 +142,22 @@ def _no_probes(_: History | None) -> ProbeTokens:
 
 
 def _restore_file(
-    runtime: Runtime, path: Path, probes: ProbeSource | None, wanted: Mapping[str, object]
+    runtime: Runtime,
+    path: Path,
+    stream: str | None,
+    probes: ProbeSource | None,
+    wanted: Mapping[str, object],
 ) -> tuple[Session, SnapshotRecord, float]:
     with SnapshotFile(path) as file:
         record = file.record
+        if stream is not None:
+            file.check_stream(stream)
         _check_bundle(file, runtime.manifest)
+        with _named(file):
+            check_record(record, runtime.manifest)
         rows, waiting = _read_small(file)
-        _checked(file, runtime.manifest, rows, waiting)
+        with _named(file):
+            check_moment(record, runtime.manifest, rows, waiting)
         # All of it before slabs are allocated: a damaged file costs no second memory.
         file.check()
         _check_wanted(runtime, path, record.options, probes, wanted)
@@ -156,16 +171,16 @@ def _check_bundle(file: SnapshotFile, manifest: Manifest) -> None:
         raise SnapshotError(
             f"{file.path} is of another bundle",
             required=f"{manifest.model_id} ({manifest.identity[:16]})",
-            found=f"{file.record.model_id} ({file.record.bundle[:16]})",
+            found=f"{shown(file.record.model_id)} ({file.record.bundle[:16]})",
             fix="Restore it with the bundle that it was saved with",
         )
 
 
-def _checked(
-    file: SnapshotFile, manifest: Manifest, rows: list[LayerRows], waiting: Waiting
-) -> None:
+@contextmanager
+def _named(file: SnapshotFile) -> Iterator[None]:
+    """What is wrong with a memory is told with the file's name."""
     try:
-        check_moment(file.record, manifest, rows, waiting)
+        yield
     except SnapshotError as error:
         raise SnapshotError(f"{file.path} cannot be restored", found=error) from None
 
@@ -205,10 +220,19 @@ def _check_wanted(
     if faults:
         raise SettingsError(
             f"{path} was saved with other settings",
-            required=", ".join(f"{name} {found[name]}" for name in faults),
-            found=", ".join(f"{name} {asked[name]}" for name in faults),
+            required=_listed(found, faults),
+            found=_listed(asked, faults),
             fix="Leave them out, or begin a new memory",
         )
+
+
+def _listed(settings: Mapping[str, object], names: Sequence[str]) -> str:
+    """These settings, a long prefix cut short."""
+    pairs = ((name, settings[name]) for name in names)
+    return ", ".join(
+        f"{name} {reprlib.repr(value) if isinstance(value, tuple) else value}"
+        for name, value in pairs
+    )
 
 
 def _read_small(file: SnapshotFile) -> tuple[list[LayerRows], Waiting]:

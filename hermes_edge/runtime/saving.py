@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from pydantic import ValidationError
 
 from hermes_edge.engines.views import Array
 from hermes_edge.errors import SnapshotError
@@ -55,7 +56,16 @@ def take_moment(parts: SessionParts, newest_s: float, stream: str) -> Moment:
     """
     rows = tuple(parts.store.rows)
     waiting = parts.frames.waiting_frames() if parts.frames is not None else NO_FRAMES
-    record = _record(parts, newest_s, check_stream_name(stream), len(waiting.times))
+    try:
+        record = _record(parts, newest_s, check_stream_name(stream), len(waiting.times))
+    except ValidationError as error:
+        # As of a time in other units than seconds.
+        fault = error.errors()[0]
+        raise SnapshotError(
+            "the memory cannot be saved",
+            required="a record that fits its schema",
+            found=f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}",
+        ) from None
     check_moment(record, parts.manifest, rows, waiting)
     digests = {WAITING_FRAMES: digest_of(waiting.frames), WAITING_TIMES: digest_of(waiting.times)}
     for layer, of_layer in enumerate(rows):

@@ -12,14 +12,21 @@ from typing import TextIO
 
 LOGGER = "hermes_edge"
 
+# What a message quotes may come from a file or a server: it steers no terminal and starts no line.
+_ESCAPED = {code: ascii(chr(code))[1:-1] for code in (*range(32), *range(127, 160), 0x2028, 0x2029)}
+_ESCAPED_BELOW = {code: text for code, text in _ESCAPED.items() if chr(code) not in "\t\n"}
+
 
 class TextFormatter(logging.Formatter):
     """``2026-01-31T23:59:59Z WARNING sources: door: lost``."""
 
     def format(self, record: logging.LogRecord) -> str:
         """One line; a traceback, where there is one, below it."""
-        line = f"{_time(record)} {record.levelname} {_part(record)}: {record.getMessage()}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        message = record.getMessage().translate(_ESCAPED)
+        line = f"{_time(record)} {record.levelname} {_part(record)}: {message}"
+        if not record.exc_info:
+            return line
+        return f"{line}\n{self.formatException(record.exc_info).translate(_ESCAPED_BELOW)}"
 
 
 class JsonFormatter(logging.Formatter):

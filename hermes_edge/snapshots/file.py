@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import reprlib
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -28,11 +30,12 @@ from hermes_edge.snapshots.layout import (
     stored_seal,
     tensor_places,
 )
-from hermes_edge.snapshots.record import SnapshotRecord
+from hermes_edge.snapshots.record import SnapshotRecord, shown
 from hermes_edge.storage import open_regular, writing_whole
 
 Array = npt.NDArray[Any]
 
+_BLOCK_BYTES = 1 << 20
 _DTYPES = {"F64": np.float64, "I64": np.int64, "F32": np.float32, "U8": np.uint8}
 
 
@@ -133,32 +136,58 @@ class SnapshotFile:
         return probe_ids(self.record, self.digests)
 
     def check(self) -> None:
-        """Read every tensor once.
+        """Read every tensor once, a block at a time: a header may promise more than fits.
 
         Raises:
             SnapshotError: one is damaged.
         """
-        for name in self._places:
-            self.raw(name)
+        buffer = memoryview(bytearray(_BLOCK_BYTES))
+        for name, place in self._places.items():
+            digest = hashlib.sha256()
+            for start in range(place.start, place.stop, _BLOCK_BYTES):
+                block = buffer[: place.stop - start]
+                self._read_into(block, self._data_start + start)
+                digest.update(block)
+            self._compare(name, digest.hexdigest())
+
+    def check_stream(self, stream: str) -> None:
+        """Refuse the memory of another stream than the one whose name the file has.
+
+        Raises:
+            SnapshotError: it is.
+        """
+        if self.record.stream != stream:
+            raise SnapshotError(
+                f"{self.path} is of another stream",
+                required=stream,
+                found=self.record.stream,
+                fix="Restore the file itself, not its folder, or give it its stream's name back",
+            )
 
     def raw(self, name: str) -> npt.NDArray[np.uint8]:
         """A tensor's bytes, for dtypes that numpy does not have.
 
         Raises:
-            SnapshotError: they are not what was saved.
+            SnapshotError: they are not what was saved, or there is no memory for them.
         """
         place = self._places[name]
-        data = np.empty(place.nbytes, dtype=np.uint8)
+        try:
+            data = np.empty(place.nbytes, dtype=np.uint8)
+        except MemoryError:
+            raise SnapshotError(
+                f"there is no memory to read {name} of {self.path}",
+                required=f"room for {place.nbytes} bytes",
+                fix="End other programs, or restore an older snapshot",
+            ) from None
         self._read_into(data.data, self._data_start + place.start)
-        if (found := hashlib.sha256(data.data).hexdigest()) != self.digests[name]:
-            self._damaged(f"sha256 {self.digests[name]} of {name}", found)
+        self._compare(name, hashlib.sha256(data.data).hexdigest())
         return data
 
     def array(self, name: str) -> Array:
         """A tensor in its shape; not for keys and values.
 
         Raises:
-            SnapshotError: it is not what was saved.
+            SnapshotError: as of :meth:`raw`.
         """
         place = self._places[name]
         return self.raw(name).view(_DTYPES[place.dtype]).reshape(place.shape)
@@ -170,6 +199,10 @@ class SnapshotFile:
             SnapshotError: they are not what was saved.
         """
         return self.array(LOGITS)
+
+    def _compare(self, name: str, found: str) -> None:
+        if found != self.digests[name]:
+            self._damaged(f"sha256 {self.digests[name]} of {name}", found)
 
     def _read_header(self) -> tuple[SnapshotRecord, dict[str, str]]:
         length = bytearray(8)
@@ -185,7 +218,7 @@ class SnapshotFile:
         if not header.startswith(HEADER_START, 8):
             self._refuse("another header")
         if (found := seal_of(header)) != stored_seal(header):
-            self._damaged(f"sha256 {stored_seal(header)} of the header", found)
+            self._damaged(f"sha256 {shown(stored_seal(header))} of the header", found)
         record, digests = self._parse(header)
         self._places: dict[str, TensorPlace] = tensor_places(record)
         self._data_start = len(header)
@@ -202,7 +235,7 @@ class SnapshotFile:
                 raise SnapshotError(
                     f"{self.path} has another format version",
                     required=FORMAT_VERSION,
-                    found=ascii(version),
+                    found=reprlib.repr(version),
                     fix="Restore it with the hermes-edge that saved it",
                 )
             record = SnapshotRecord.model_validate_json(metadata["record"])
@@ -211,14 +244,20 @@ class SnapshotFile:
                     required = f"{name} of {record.geometry.layers} layers"
                     self._damaged(required, f"{len(entries)}")
             digests = {name: metadata[f"sha256 {name}"] for name in tensor_places(record)}
+            for name, digest in digests.items():
+                if not re.fullmatch("[0-9a-f]{64}", digest):
+                    self._damaged(f"a sha256 of {name}", reprlib.repr(digest))
             same = header_bytes(record, digests) == header
         except ValidationError as error:
             fault = error.errors()[0]
             where = ".".join(map(str, fault["loc"]))
-            self._damaged("a record that fits its schema", f"{where}: {fault['msg']}")
+            # An entry that there should not be has any name.
+            self._damaged("a record that fits its schema", f"{shown(where)}: {fault['msg']}")
         # RecursionError: a header may nest more deeply than Python parses.
         except (ValueError, LookupError, TypeError, RecursionError) as error:
-            self._damaged("a header as it is written", f"{type(error).__name__}: {error}")
+            self._damaged(
+                "a header as it is written", f"{type(error).__name__}: {shown(str(error))}"
+            )
         if not same:
             self._damaged("the header that its record leads to", "another")
         return record, digests

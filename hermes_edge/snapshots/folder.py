@@ -107,7 +107,7 @@ class SnapshotFolder:
         paths = newest_first(self.path, self.stream)
         for path in paths if len(paths) > keep else ():
             # Damaged ones are of no bundle, and go when they are older than enough good ones.
-            bundle = _bundle_of(path)
+            bundle = _bundle_of(path, self.stream)
             if (good[bundle] if bundle is not None else max(good.values(), default=0)) < keep:
                 if bundle is not None:
                     good[bundle] += path in known_good or fault_of(path) is None
@@ -160,10 +160,11 @@ def fault_of(path: Path) -> SnapshotError | None:
     return None
 
 
-def _bundle_of(path: Path) -> str | None:
-    """The bundle that a snapshot's header names; None where it cannot be read."""
+def _bundle_of(path: Path, stream: str) -> str | None:
+    """The bundle that a snapshot's header names; None of another stream's, or of one damaged."""
     try:
         with SnapshotFile(path) as file:
+            file.check_stream(stream)
             return file.record.bundle
     except SnapshotError:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from datetime import datetime, timezone
 from typing import Annotated, Literal
 
@@ -12,6 +13,11 @@ from hermes_edge.errors import SettingsError
 
 Count = Annotated[int, Field(ge=0, le=1 << 40)]
 Size = Annotated[int, Field(ge=1, le=1 << 31)]
+# Positions are rotated in float32, which tells no more of them apart.
+Rows = Annotated[int, Field(ge=0, le=1 << 24)]
+# 30,000 years; sums and differences of such times stay finite.
+Seconds = Annotated[float, Field(ge=0, le=1e12)]
+BandName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,40}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 STREAM_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}"
@@ -90,16 +96,21 @@ class SnapshotRecord(_Record):
     bundle: Sha256
     geometry: Geometry
     options: StreamOptions
-    bands: tuple[str, ...]
-    rows: tuple[Count, ...]
+    bands: tuple[BandName, ...]
+    rows: tuple[Rows, ...]
     frames: Count
     frames_in_chunk: Count
     chunks: Count
     compactions: Count
-    newest_s: Annotated[float, Field(ge=0)]
-    newest_age_s: Annotated[float, Field(ge=0)]
+    newest_s: Seconds
+    newest_age_s: Seconds
     waiting_frames: Count
     conversation: Conversation | None
+
+
+def shown(text: str) -> str:
+    """Text of a file as a message quotes it: what is odd in it escaped, what is long cut short."""
+    return text if len(text) <= 200 and text.isprintable() else reprlib.repr(text)
 
 
 def check_stream_name(name: object, fix: str | None = None) -> str:

@@ -179,10 +179,10 @@ class Saver:
             self._saved = reached
             with self._lock:
                 self._written.add(saved.path)
-            self._succeeded(saved)
         finally:
             # Behind a failure too: the file may be in place though it was not synced.
             self._prune()
+        self._succeeded(saved)
 
     def _prune(self) -> None:
         """Delete older snapshots; that one stays is no failure of a save, and said once."""

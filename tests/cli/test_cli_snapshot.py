@@ -16,9 +16,7 @@ import pytest
 
 from hermes_edge.runtime import Runtime, SamplingParams
 from hermes_edge.shipped import DEMO_VIDEO
-from hermes_edge.snapshots import SnapshotFile
-from hermes_edge.snapshots.file import write_snapshot
-from hermes_edge.snapshots.layout import tensor_places
+from tests.snapshots.forging import forge
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -192,22 +190,12 @@ def test_listing_and_verifying_while_another_process_prunes(cli: Cli, folder: Pa
         thread.join()
 
 
-def forge(path: Path, place: str, number: float) -> None:
-    """A number in a snapshot's row metadata exchanged, and all checksums made right."""
-    with SnapshotFile(path) as file:
-        record, places = file.record, tensor_places(file.record)
-        tensors = {tensor: file.raw(tensor) for tensor in places}
-    tensors[place].view(np.float64)[-1] = number
-    write_snapshot(path, record, tensors.values())
-
-
-@pytest.mark.parametrize("time_s", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("time_s", [float("nan"), float("inf"), float("-inf"), -1e308, 22.0])
 def test_show_refuses_times_that_no_stream_has(
     cli: Cli, folder: Path, tmp_path: Path, time_s: float
 ) -> None:
     path = tmp_path / "forged.safetensors"
-    path.write_bytes((folder / name(14)).read_bytes())
-    forge(path, "layers.3.time", time_s)
+    forge(path, folder / name(14), "layers.3.time", time_s)
     for flags in ([], ["--json"]):
         code, out, err = cli("snapshot", "show", path, *flags)
         assert (code, out) == (12, "")
@@ -216,14 +204,10 @@ def test_show_refuses_times_that_no_stream_has(
 
 def test_a_file_steers_no_terminal(cli: Cli, folder: Path, random_bundle: Path) -> None:
     path = folder / name(14)
-    with SnapshotFile(path) as file:
-        record = file.record.model_copy(update={"model_id": "\x1b[31m", "bundle": "0" * 64})
-        tensors = [file.raw(tensor) for tensor in tensor_places(file.record)]
-    path.unlink()
-    write_snapshot(path, record, tensors)
+    forge(path, path, model_id="\x1b[31m", bundle="0" * 64)
     code, out, err = cli("snapshot", "verify", path, "--bundle", random_bundle)
     assert code == 12
-    assert "found [31m (0000" in out
+    assert r"found '\x1b[31m' (0000" in out
     code, out, err = cli("run", "door=x\x1b[31m.mp4", "--bundle", random_bundle)
     assert (code, err) == (8, "error: x[31m.mp4 does not exist\n")
 

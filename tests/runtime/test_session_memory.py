@@ -213,3 +213,12 @@ print(*{*sys.modules} - before)
 def test_nothing_is_imported_while_a_stream_runs(random_bundle: Path, tmp_path: Path) -> None:
     """It would take time and memory when neither is expected."""
     assert run_alone(LATE, random_bundle, tmp_path).strip() == ""
+
+
+def test_ages_of_any_finite_times_are_finite(runtime: Runtime) -> None:
+    session = runtime.session(budget_tokens=96, chunk_frames=4, reserve_tokens=256)
+    for at in (0.0, 0.0, 0.0, 1e308):
+        session.feed(np.zeros((24, 32, 3), np.uint8), at)
+    memory = session.memory()
+    ages = [layer.median_age_s for layer in memory.layers] + [b.median_age_s for b in memory.bands]
+    assert set(ages) == {1e308}

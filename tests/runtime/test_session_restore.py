@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -376,7 +375,7 @@ def test_no_good_one(runtime: Runtime, folder: Path, caplog: pytest.LogCaptureFi
 
 
 def test_a_folder_of_several_streams(runtime: Runtime, folder: Path) -> None:
-    shutil.copy(folder / name(0), folder / name(9, "door-2"))
+    runtime.restore(folder / name(0)).save(folder / name(9, "door-2"), stream="door-2")
     text = f"{folder} holds several streams: required the name of one, found door-2, stream"
     with pytest.raises(SettingsError, match=rf"\A{re.escape(text)}\Z"):
         runtime.restore(folder)

@@ -54,3 +54,21 @@ def test_the_logger_is_afterwards_as_it_was() -> None:
         assert not logger.propagate
         raise ZeroDivisionError
     assert (logger.handlers, logger.level, logger.propagate) == before
+
+
+def test_a_message_is_one_line_and_steers_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    forged = "x\x1b[2J\r\n2026-01-01T00:00:00Z INFO service: door: opened\x9b\u2028"
+    log = logging.getLogger("hermes_edge.sources")
+    with logs_on_stderr(as_json=False, verbose=True):
+        log.error("door: %s", forged)
+        try:
+            raise ValueError("odd\x1b[31m")
+        except ValueError:
+            log.exception("failed")
+    first, *below = capsys.readouterr().err.split("\n")
+    assert first.endswith(
+        r"ERROR sources: door: x\x1b[2J\r\n2026-01-01T00:00:00Z INFO service: door: opened"
+        r"\x9b\u2028"
+    )
+    # A traceback keeps its lines.
+    assert below[-2:] == [r"ValueError: odd\x1b[31m", ""] and len(below) > 4

@@ -67,10 +67,11 @@ def tiny_tensors(record: SnapshotRecord) -> Iterator[Array]:
 
 @pytest.fixture
 def write() -> Write:
-    """Write a tiny snapshot."""
+    """Write a tiny snapshot, of the stream in its name."""
 
     def write_tiny(path: Path, frames: int = 3, dtype: str = "F32") -> SnapshotRecord:
-        record = tiny_record(frames, dtype)
+        stream = path.name.rpartition("-")[0] or "door"
+        record = tiny_record(frames, dtype).model_copy(update={"stream": stream})
         write_snapshot(path, record, tiny_tensors(record))
         return record
 

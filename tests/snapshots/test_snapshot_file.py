@@ -6,9 +6,11 @@ import fcntl
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,7 @@ from hermes_edge.snapshots.file import digest_of, raw_bytes, write_snapshot
 from hermes_edge.snapshots.layout import cache_names, probe_ids, tensor_places
 from hermes_edge.storage import remove_leftovers, writing_whole
 from tests.snapshots.conftest import tiny_record, tiny_tensors
+from tests.snapshots.forging import write_sparse
 
 if TYPE_CHECKING:
     from tests.snapshots.conftest import Write
@@ -127,6 +130,34 @@ def test_bands_of_other_layers(tmp_path: Path, bands: tuple[str, ...]) -> None:
     write_snapshot(tmp_path / "a", record, tiny_tensors(record))
     with pytest.raises(SnapshotError, match=rf"bands of 2 layers, found {len(bands)}\."):
         SnapshotFile(tmp_path / "a")
+
+
+@contextmanager
+def room_for(nbytes: int) -> Iterator[None]:
+    """As a machine that has so much memory left."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + nbytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def test_a_file_of_more_than_fits_into_memory(tmp_path: Path, raises: Callable[..., Any]) -> None:
+    path = tmp_path / "large"
+    rows = 1 << 24
+    write_sparse(path, changed(tiny_record(), rows=(rows, 2)))
+    with SnapshotFile(path) as file, room_for(64 << 20):
+        with raises(
+            SnapshotError,
+            f"there is no memory to read layers.0.position of {path}: required room for "
+            f"{8 * rows} bytes. End other programs, or restore an older snapshot",
+        ):
+            file.array("layers.0.position")
+        # Read block by block, it is what it is.
+        with pytest.raises(SnapshotError, match=r"is damaged: required sha256 0{64} of layers\.0"):
+            file.check()
 
 
 def test_a_full_device_is_said(tmp_path: Path, raises: Callable[..., Any]) -> None:

@@ -100,6 +100,13 @@ def test_snapshots_of_each_bundle_are_counted_by_themselves(folder: Path, write:
     assert names(folder) == [name(4), name(2)]
 
 
+def test_what_is_named_after_another_stream_is_not_counted(folder: Path, write: Write) -> None:
+    record = write(folder / name(4)).model_copy(update={"stream": "yard"})
+    write_snapshot(folder / name(4), record, tiny_tensors(record))
+    SnapshotFolder(folder, "door").prune(1)
+    assert names(folder) == [name(4), name(3)]
+
+
 def test_folders_are_not_pruned_and_stop_no_pruning(folder: Path) -> None:
     (folder / name(2)).unlink()
     (folder / name(2)).mkdir()
