@@ -39,7 +39,7 @@ def fill(session: Session, runtime: Runtime, random: np.random.Generator) -> Non
     store.commit(frames, frames.astype(np.float64))
     times = StageTimes(frames=seen, chunks=seen)
     session._parts.encoder.resume(0, times, float(seen))
-    session._newest_s = float(seen)
+    session._feeder.newest_s = float(seen)
 
 
 def feed(session: Session, runtime: Runtime, random: np.random.Generator) -> None:

@@ -25,6 +25,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from hermes_edge.quoting import without_logins
+
 
 class HermesEdgeError(Exception):
     """Base of all: says what is wrong, what was required, what was found and what to do."""
@@ -43,12 +45,10 @@ class HermesEdgeError(Exception):
         self.required = required
         self.found = found
         self.fix = fix
-        facts = [
-            f"{label} {value}"
-            for label, value in (("required", required), ("found", found))
-            if value is not None
-        ]
-        message = problem if not facts else f"{problem}: {', '.join(facts)}"
+        # What is quoted may be an address with its password, given in place of a path or a name.
+        facts = [] if required is None else [f"required {required}"]
+        facts += [] if found is None else [f"found {without_logins(str(found))}"]
+        message = without_logins(problem) + (f": {', '.join(facts)}" if facts else "")
         super().__init__(message if fix is None else f"{message}. {fix}")
 
 

@@ -28,6 +28,7 @@ from pydantic_settings import (
 )
 
 from hermes_edge.errors import SettingsError
+from hermes_edge.quoting import hidden, quoted
 from hermes_edge.units import (
     BUDGET_FORM,
     BYTES_FORM,
@@ -219,22 +220,25 @@ def _file_path(config: object) -> Path | None:
 def _read_file(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
+    shown = hidden(str(path))
     try:
         document = tomllib.loads(path.read_bytes().decode("utf-8"))
     except OSError as error:
-        raise SettingsError(f"cannot read the settings file {path}", found=error.strerror) from None
+        raise SettingsError(
+            f"cannot read the settings file {shown}", found=error.strerror
+        ) from None
     except UnicodeDecodeError as error:
         raise SettingsError(
-            f"the settings file {path} is not text",
+            f"the settings file {shown} is not text",
             required="UTF-8",
             found=f"byte 0x{error.object[error.start]:02x} at offset {error.start}",
         ) from None
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(
-            f"the settings file {path} is damaged", required="TOML", found=str(error)
+            f"the settings file {shown} is damaged", required="TOML", found=hidden(str(error))
         ) from None
     known = [name for name in Settings.model_fields if name != "config"]
-    _check_names(document, known, f"key in {path}")
+    _check_names(document, known, f"key in {shown}")
     return document
 
 
@@ -246,7 +250,7 @@ def _check_names(names: Iterable[str], known: list[str], kind: str) -> None:
     for name in unknown:
         cased = name.upper() if known[0].isupper() else name.lower().replace("-", "_")
         near = difflib.get_close_matches(cased, known, n=1, cutoff=0.7)
-        faults.append(f"{name!r} (did you mean {near[0]!r}?)" if near else repr(name))
+        faults.append(quoted(name) + (f" (did you mean {near[0]!r}?)" if near else ""))
     raise SettingsError(
         f"unknown {kind}: {', '.join(faults)}", fix=f"Known are: {', '.join(known)}"
     )
@@ -257,7 +261,7 @@ def _as_settings_error(error: ValidationError, flags: Mapping[str, object]) -> S
     for fault in error.errors():
         name = str(fault["loc"][0])
         field = Settings.model_fields[name]
-        faults.append((_origin(name, flags), field.description, repr(fault["input"])))
+        faults.append((_origin(name, flags), field.description, quoted(fault["input"])))
     if len(faults) == 1:
         problem, required, found = faults[0]
         return SettingsError(problem, required=required, found=found)

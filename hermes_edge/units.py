@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 from hermes_edge.errors import SettingsError
+from hermes_edge.quoting import quoted
 
 _UNIT_BYTES = {"KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
 BUDGET_FORM = "tokens such as 4000, or bytes such as 64MiB or 0.5GiB"
@@ -38,7 +39,7 @@ def parse_budget(text: str) -> Budget:
             return Budget(None, nbytes)
         if unit is None and number.isdecimal() and int(number) > 0:
             return Budget(int(number), None)
-    raise SettingsError("unknown budget", required=BUDGET_FORM, found=repr(text))
+    raise SettingsError("unknown budget", required=BUDGET_FORM, found=quoted(text))
 
 
 def parse_time(text: str) -> float:
@@ -57,7 +58,7 @@ def parse_time(text: str) -> float:
         in_range = (minutes is None or float(seconds) < 60) and (hours is None or int(minutes) < 60)
         if in_range:
             return int(hours or 0) * 3600.0 + int(minutes or 0) * 60.0 + float(seconds)
-    raise SettingsError("unknown time", required=TIME_FORM, found=repr(text))
+    raise SettingsError("unknown time", required=TIME_FORM, found=quoted(text))
 
 
 def parse_bytes(text: str, name: str, *, zero: bool = False) -> int:
@@ -74,7 +75,7 @@ def parse_bytes(text: str, name: str, *, zero: bool = False) -> int:
         nbytes = None
     if nbytes is None:
         form = f"0, or {BYTES_FORM}" if zero else BYTES_FORM
-        raise SettingsError(f"unknown {name}", required=form, found=repr(text))
+        raise SettingsError(f"unknown {name}", required=form, found=quoted(text))
     return nbytes
 
 
@@ -87,4 +88,4 @@ def parse_duration(text: str) -> float:
     match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*(ms|s|min|h)", text.strip(), re.A)
     if match is not None and (seconds := float(match[1]) * _UNIT_SECONDS[match[2]]) > 0:
         return seconds
-    raise SettingsError("unknown duration", required=DURATION_FORM, found=repr(text))
+    raise SettingsError("unknown duration", required=DURATION_FORM, found=quoted(text))

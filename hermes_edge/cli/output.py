@@ -7,11 +7,14 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from typing import IO
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import IO, Any
 
 from rich.console import Console
 from rich.table import Column, Table
+
+from hermes_edge.errors import StorageError
 
 # Control characters but tab and newline: an answer must not steer the terminal.
 _CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
@@ -31,9 +34,29 @@ class _Console(Console):
     def file(self, new_file: IO[str]) -> None:
         self._file = new_file
 
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As rich's."""
+        with _written():
+            super().print(*objects, **options)
+
     def on_broken_pipe(self) -> None:
         """Rich would end the thread by SystemExit, unseen where it is not the main one."""
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
+@contextmanager
+def _written() -> Iterator[None]:
+    """A file without room is told of like any other; that a reader is gone, the caller sees."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise StorageError(
+            "the output cannot be written",
+            found=error.strerror,
+            fix="Make room where it goes, or send it elsewhere",
+        ) from None
 
 
 def stdout(file: IO[str] | None = None) -> Console:
@@ -53,14 +76,16 @@ def warn(message: str) -> None:
 
 def print_json(document: Mapping[str, object]) -> None:
     """One JSON document on one line of stdout, at once; refuses NaN and infinity."""
-    sys.stdout.write(json.dumps(document, allow_nan=False) + "\n")
-    sys.stdout.flush()
+    with _written():
+        sys.stdout.write(json.dumps(document, allow_nan=False) + "\n")
+        sys.stdout.flush()
 
 
 def print_piece(text: str) -> None:
     """A piece of an answer, at once and unwrapped."""
-    sys.stdout.write(without_controls(text))
-    sys.stdout.flush()
+    with _written():
+        sys.stdout.write(without_controls(text))
+        sys.stdout.flush()
 
 
 def without_controls(text: str) -> str:
@@ -77,7 +102,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
         drawn.add_row(*(without_controls(cell).replace("\n", " ") for cell in row))
     name = without_controls(title).replace("\n", " ")
     stdout().print(f"\n{name}", style="bold")
-    Console(markup=False, highlight=False, emoji=False).print(drawn)
+    _Console(markup=False, highlight=False, emoji=False).print(drawn)
 
 
 def size(nbytes: int) -> str:

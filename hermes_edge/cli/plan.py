@@ -11,6 +11,7 @@ import typer
 from hermes_edge.cli.form import BlockOption, ComputeOption, DType, parse_form
 from hermes_edge.cli.output import print_json, size, stdout, table
 from hermes_edge.errors import BudgetError, SettingsError
+from hermes_edge.quoting import hidden
 from hermes_edge.settings import Settings
 from hermes_edge.units import parse_budget, parse_bytes
 
@@ -126,7 +127,9 @@ def _budget_tokens(text: str | None, subject: Subject, chunk: int, reserve: int)
 def _frame_size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", text)
     if match is None:
-        raise SettingsError("unknown --frame-size", required="such as 1920x1080", found=text)
+        raise SettingsError(
+            "unknown --frame-size", required="such as 1920x1080", found=hidden(text)
+        )
     return int(match[1]), int(match[2])
 
 

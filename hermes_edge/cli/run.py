@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import re
-import sys
-import threading
-from collections.abc import Callable, Container, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -78,8 +75,9 @@ def run(
 ) -> None:
     """Watch SOURCES and answer questions.
 
-    Files end with themselves, or with the last question; live sources with Ctrl-C or SIGTERM, after
-    which memories are saved and the exit code is 0. A second signal ends the process at once.
+    A stream ends with its last question, else a file with itself and a live source never.
+    Ctrl-C and SIGTERM end all; memories are saved, and the exit code is 0. A second one is not
+    waited for.
     """
     given = {key: value for key, value in locals().items() if key in Settings.model_fields}
     with _errors_as_documents(bool(log_json)):
@@ -110,6 +108,7 @@ def run_streams(
         HermesEdgeError: something cannot be opened, or a stream has failed; then the others went
             on to their ends.
     """
+    from hermes_edge.cli.stdin import ask_from_stdin
     from hermes_edge.cli.streams import (
         Asked,
         check_budgets,
@@ -125,14 +124,14 @@ def run_streams(
     addresses = parse_addresses(texts)
     if settings.snapshots is not None:
         check_names(addresses)
-    questions = [parse_question(text) for text in asks]
+    questions = [parse_question(text, [a.name for a in addresses]) for text in asks]
     check_questions(questions, addresses)
     check_budgets(settings.stream_budget, addresses)
     runs_on = any(address.live for address in addresses) or settings.snapshots is not None
     asked = Asked(questions, sampling_params(settings), to_the_end=from_stdin)
     say = log.warning if settings.log_json else warn
     transcript = _transcript(as_json, say, shared=len(addresses) > 1 or runs_on or from_stdin)
-    table = runs_on and not as_json and stdout().is_terminal
+    table = (runs_on or len(addresses) > 1) and not as_json and stdout().is_terminal
     verbose = runs_on or settings.metrics_port is not None
     with ExitStack() as opened:
         opened.enter_context(logs_on_stderr(as_json=settings.log_json, verbose=verbose))
@@ -146,12 +145,13 @@ def run_streams(
         ]
         folders = opened.enter_context(locked_folders(addresses, settings.snapshots))
         runtime = load_runtime(settings)
-        streams = open_streams(sources, folders, runtime, settings, asked, transcript)
+        with _watched_start(runtime, settings):
+            streams = open_streams(sources, folders, runtime, settings, asked, transcript)
         for stream in streams:
             opened.callback(stream.close)
         with _service(runtime, streams, settings, table=table) as (service, look):
             if from_stdin:
-                _ask_from_stdin(service, transcript, say)
+                ask_from_stdin(service, transcript, say)
             service.wait(stop, look)
         for stream in streams:
             if stream.error is None:
@@ -249,6 +249,22 @@ def _service(
         yield service, drawn.look if drawn is not None else None
 
 
+@contextmanager
+def _watched_start(runtime: Runtime, settings: Settings) -> Iterator[None]:
+    """Before there are streams, memories call the engines too, and may hang."""
+    from hermes_edge.service.watchdog import Watchdog
+
+    dog = Watchdog(
+        dict,
+        lambda: runtime.call_in_flight_s,
+        partial(_leave_hanging, as_document=settings.log_json),
+        silent_after_s=settings.silent_after,
+        engine_timeout_s=settings.engine_timeout,
+    )
+    with closing(dog):
+        yield
+
+
 def _leave_hanging(_: float, as_document: bool) -> None:
     # Nothing in this process can end the call, or a thread that waits for it.
     # The watchdog's line has said for how long.
@@ -258,43 +274,3 @@ def _leave_hanging(_: float, as_document: bool) -> None:
             stderr().print(said, style="red")
     finally:  # though nobody may be there to read
         os._exit(EngineError.exit_code)
-
-
-def _ask_from_stdin(service: Service, transcript: Transcript, say: Warn) -> None:
-    """A thread that asks line after line, each of the stream that it names, or of all."""
-    from hermes_edge.service.questions import DueQuestion, TimedQuestion
-
-    streams = {stream.name: stream for stream in service.streams}
-
-    def ask(stream: Stream, text: str) -> None:
-        due = DueQuestion(TimedQuestion(stream.newest_s, text, stream.name), late=False)
-        try:
-            answer = stream.ask(text)
-        except HermesEdgeError as error:
-            say(f"{stream.name}: {error}")
-        else:
-            transcript.answer(stream, due, answer)
-
-    def read() -> None:
-        for line in sys.stdin:
-            name, text = _addressee(line.strip(), streams)
-            if name is not None and name not in streams:
-                known = " or ".join(streams)
-                say(f"a question is for an unknown stream: required {known}, found {name!r}")
-                continue
-            try:
-                for stream in [streams[name]] if name is not None else streams.values():
-                    ask(stream, text)
-            except OSError as error:
-                # Nobody reads the answers any more.
-                say(f"what comes on stdin is not asked any more: {error.strerror}")
-                return
-
-    threading.Thread(target=read, name="questions", daemon=True).start()
-
-
-def _addressee(line: str, names: Container[str]) -> tuple[str | None, str]:
-    """``door@ Who?`` to name and question; None and the line where no name stands before it."""
-    name, at, text = line.partition("@")
-    named = name in names or re.fullmatch(r"\S+", name)
-    return (name, text.strip()) if at and named else (None, line)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -22,13 +24,29 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         came.append(number)
-        if len(came) > 1:
-            # Threads may hold locks and a GPU may hang: nothing is worth waiting for any more.
-            os._exit(128 + number)
 
+    # The main thread runs no handler while it is in a long call of an engine or a driver. What
+    # the interpreter writes the moment that a signal comes, another thread reads.
+    heard, told = socket.socketpair()
+    told.setblocking(False)
     before = {number: signal.signal(number, on_signal) for number in _SIGNALS}
+    other_file = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=_end_at_the_second, args=[heard], name="signals", daemon=True).start()
     try:
         yield lambda: bool(came)
     finally:
+        signal.set_wakeup_fd(other_file)
         for number, handler in before.items():
             signal.signal(number, handler)
+        told.close()
+
+
+def _end_at_the_second(heard: socket.socket) -> None:
+    seen = 0
+    with heard:
+        while data := heard.recv(64):
+            for number in data:
+                seen += number in _SIGNALS
+                if seen > 1:
+                    # Threads may hold locks and a GPU may hang: nothing is worth waiting for.
+                    os._exit(128 + number)

@@ -14,6 +14,7 @@ import typer
 
 from hermes_edge.cli.output import clock, print_json, size, stdout, table, warn, without_controls
 from hermes_edge.errors import BudgetError, HermesEdgeError, SettingsError, SnapshotError
+from hermes_edge.quoting import hidden
 from hermes_edge.snapshots import SnapshotFile, SnapshotFolder, SnapshotRecord
 from hermes_edge.snapshots.folder import newest_first, only_stream
 from hermes_edge.snapshots.layout import ITEM_BYTES, row_names
@@ -39,7 +40,7 @@ def list_(folder: Folder, stream: Stream = None, as_json: Json = False) -> None:
     if as_json:
         print_json({"snapshots": entries})
     if stream is not None and not paths:
-        raise SnapshotError(f"{folder} holds no snapshot of the stream {stream}")
+        raise SnapshotError(f"{folder} holds no snapshot of the stream {hidden(stream)}")
     if as_json:
         return
     table(

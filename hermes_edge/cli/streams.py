@@ -25,6 +25,7 @@ from hermes_edge.snapshots import Saver, SnapshotFolder
 from hermes_edge.snapshots.folder import newest_first
 from hermes_edge.snapshots.record import check_stream_name
 from hermes_edge.sources import Address, Capture, Source, parse_address
+from hermes_edge.sources.redact import redacted_text
 from hermes_edge.units import parse_budget
 
 log = logging.getLogger("hermes_edge.service")
@@ -80,10 +81,10 @@ def _proposed_name(address: Address) -> str:
 
 
 def check_questions(questions: Sequence[TimedQuestion], addresses: Sequence[Address]) -> None:
-    """Refuse a question to a stream that is not there.
+    """Refuse a question to a stream that is not there, or to the end of one that has none.
 
     Raises:
-        SettingsError: there is no stream of that name.
+        SettingsError: there is no stream of that name, or it is live and is asked at its end.
     """
     names = [address.name for address in addresses]
     for question in questions:
@@ -91,7 +92,18 @@ def check_questions(questions: Sequence[TimedQuestion], addresses: Sequence[Addr
             raise SettingsError(
                 "a question is for an unknown stream",
                 required=" or ".join(names),
-                found=repr(question.stream),
+                # It was cut at an @, which tells what a password is.
+                found=repr(redacted_text(f"{question.stream}@").removesuffix("@")),
+            )
+        asked = [a for a in addresses if question.stream in (None, a.name)]
+        live = [a.name for a in asked if a.live]
+        if live and math.isinf(question.at_s):
+            end = next((f", or ask {a.name}@end alone" for a in asked if not a.live), "")
+            raise SettingsError(
+                "a question is for the end of a live stream, which has none",
+                required=f"a time such as 0:12 for {' and '.join(live)}",
+                found="end",
+                fix=f"Give a time, or ask with --stdin{end}",
             )
 
 
@@ -103,12 +115,12 @@ def check_budgets(texts: Sequence[str], addresses: Sequence[Address]) -> None:
     """
     names = [address.name for address in addresses]
     for text in texts:
-        name, given, budget = text.partition("=")
+        name, given, budget = text.rpartition("=")
         if not given or name not in names:
             raise SettingsError(
                 "a budget is of no stream",
                 required=f"NAME=BUDGET, NAME {' or '.join(names)}",
-                found=repr(text),
+                found=repr(redacted_text(text)),
             )
         parse_budget(budget)
 
@@ -217,7 +229,7 @@ def _capture(source: Source, chunk_frames: int, runtime: Runtime, settings: Sett
 
 def _options(settings: Settings, name: str) -> dict[str, Any]:
     """What a stream's session is asked for."""
-    own = dict(text.split("=", 1) for text in settings.stream_budget)
+    own = dict(text.rsplit("=", 1) for text in settings.stream_budget)
     budget = parse_budget(own[name]) if name in own else settings.budget
     return {
         "budget_tokens": budget.tokens if budget is not None else None,
@@ -244,5 +256,6 @@ def _restored(folder: SnapshotFolder, runtime: Runtime, options: dict[str, Any])
         restored.path.name,
         restored.record.frames + restored.record.waiting_frames,
         restored.record.newest_s,
+        extra={"figures": {"stream": folder.stream}},
     )
     return restored

@@ -13,12 +13,12 @@ from hermes_edge.bench.floors import decoder_floor, vision_floor
 from hermes_edge.errors import SettingsError
 from hermes_edge.planning.devices import Device
 from hermes_edge.planning.subject import Subject
-from hermes_edge.runtime.chunks import slice_rows_for
 from hermes_edge.runtime.limits import (
     DEFAULT_WORKSPACE_BYTES,
     check_budget,
     check_counts,
 )
+from hermes_edge.runtime.shapes import slice_rows_for
 from hermes_edge.spec import PRECISION_BYTES, MemorySpec
 
 QUESTION_TOKENS = 32

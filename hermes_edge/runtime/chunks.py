@@ -8,7 +8,8 @@ policy then scores, with probes that ride behind the chunk's last slice, and com
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from itertools import pairwise
 
@@ -26,6 +27,7 @@ from hermes_edge.memory.base import (
 from hermes_edge.runtime.compaction import Compactor
 from hermes_edge.runtime.decoding import DecoderRunner, OwnTurn
 from hermes_edge.runtime.scoring import ProbeTokens, Scorer
+from hermes_edge.runtime.shapes import ChunkShape, LargestCalls
 from hermes_edge.runtime.store import KVStore
 
 
@@ -44,44 +46,6 @@ class StageTimes:
     def since(self, before: StageTimes) -> StageTimes:
         """What has come after an earlier moment."""
         return StageTimes(*map(operator.sub, astuple(self), astuple(before)))
-
-
-@dataclass(frozen=True, slots=True)
-class ChunkShape:
-    """How frames are grouped, and the most rows of a pass, of a probe and of both probes."""
-
-    tokens_per_frame: int
-    chunk_frames: int
-    slice_rows: int
-    one_probe_rows: int
-    both_probe_rows: int
-
-    @property
-    def slice_frames(self) -> int:
-        """Whole frames that one slice holds; at least one, at most a chunk."""
-        return min(max(self.slice_rows // self.tokens_per_frame, 1), self.chunk_frames)
-
-
-@dataclass(frozen=True, slots=True)
-class LargestCalls:
-    """What sizes the engines' workspace.
-
-    Attributes:
-        new_rows: of the longest pass.
-        probe_rows: of one probe.
-        query_rows: of the probes that one pass holds.
-        capacity_rows: of a slab.
-    """
-
-    new_rows: int
-    probe_rows: int
-    query_rows: int
-    capacity_rows: int
-
-
-def slice_rows_for(workspace_bytes: int, query_heads: int, capacity_rows: int) -> int:
-    """Most new rows whose attention matrix (fp32) stays within ``workspace_bytes``."""
-    return max(workspace_bytes // (4 * query_heads * capacity_rows), 1)
 
 
 class ChunkEncoder:
@@ -104,16 +68,18 @@ class ChunkEncoder:
         shape: ChunkShape,
         probes: Callable[[], ProbeTokens],
         turn: OwnTurn,
+        go_on: Callable[[], None],
         clock: Callable[[], float],
     ) -> None:
         """``turn`` is taken for every pass, where scratch rows are free.
 
+        ``go_on`` is asked before a compaction; it, too, raises where there shall be none.
         ``clock``: seconds of the stream's own work; stands still while others have the engines.
         """
         self._store, self._policy = store, policy
         self._runner, self._scorer, self._compactor = runner, scorer, compactor
         self._table, self._shape, self._probes = table, shape, probes
-        self._turn = turn
+        self._turn, self._go_on = turn, go_on
         self.clock = clock
         self._frames_in_chunk = 0
         self.times = StageTimes()
@@ -166,7 +132,8 @@ class ChunkEncoder:
             times_s: F timestamps.
 
         Raises:
-            BudgetError: a memory without eviction is full; it stays as it was.
+            BudgetError, GivenUp, EngineError: a memory without eviction is full, the session
+                encodes no more, or a call has failed: the memory stays as it was.
         """
         count, tokens = len(times_s), self._shape.tokens_per_frame
         self._make_room()
@@ -175,27 +142,43 @@ class ChunkEncoder:
         probes = self._probes() if scored and self._policy.scoring == "forward" else None
         frames = np.repeat(np.arange(self.times.frames, self.times.frames + count), tokens)
         times = np.repeat(np.asarray(times_s, dtype=np.float64), tokens)
-        began = self.clock()
         queries, done = None, 0
         riding = probes if probes and len(probes) < self._shape.slice_rows else None
-        for rows in self._slices(embeds, behind=len(riding or ())):
-            span = slice(done, done + len(rows))
-            done += len(rows)
-            behind = riding if done == len(embeds) else None
-            with self._turn():
-                queries = self._pass(rows, frames[span], times[span], behind)
-        self.times.encode_ms += self._ms_since(began)
-        self.times.frames += count
-        self._frames_in_chunk += count
+        with self._whole_or_not_at_all():
+            began = self.clock()
+            for rows in self._slices(embeds, behind=len(riding or ())):
+                span = slice(done, done + len(rows))
+                done += len(rows)
+                behind = riding if done == len(embeds) else None
+                with self._turn():
+                    queries = self._pass(rows, frames[span], times[span], behind)
+            self.times.encode_ms += self._ms_since(began)
+            self.times.frames += count
+            self._frames_in_chunk += count
+            attention = self._attention(probes, queries) if scored else None
+            if closes:
+                self._go_on()
         if closes:
-            self._close(scored, probes, queries)
+            self._compact(attention)
 
     def close(self) -> None:
         """Close a chunk that is not full; nothing happens where none is open."""
         if self._frames_in_chunk:
             scored = self._policy.needs_scores(self._store.rows, 0)
             probes = self._probes() if scored and self._policy.scoring == "forward" else None
-            self._close(scored, probes, None)
+            self._compact(self._attention(probes, None) if scored else None)
+
+    @contextmanager
+    def _whole_or_not_at_all(self) -> Iterator[None]:
+        """Rows that were appended are scratch again where an error comes before compaction."""
+        rows, newest_s = list(self._store.rows), self.newest_s
+        frames, in_chunk = self.times.frames, self._frames_in_chunk
+        try:
+            yield
+        except BaseException:
+            self._store.rows, self.newest_s = rows, newest_s
+            self.times.frames, self._frames_in_chunk = frames, in_chunk
+            raise
 
     def _make_room(self) -> None:
         """Re-index before the chunk would cross the position limit.
@@ -243,14 +226,10 @@ class ChunkEncoder:
         if len(times):
             self.newest_s = float(times[-1])
 
-    def _close(self, scored: bool, probes: ProbeTokens | None, queries: View | None) -> None:
-        attention: list[Float32Array | None] = [None] * len(self._store.rows)
-        if scored:
-            began = self.clock()
-            attention = self._attention(probes, queries)
-            self.times.score_ms += self._ms_since(began)
+    def _compact(self, attention: list[Float32Array | None] | None) -> None:
+        """Close the chunk; what has begun here is carried out in all layers."""
         began = self.clock()
-        plan = self._policy.plan(self._store.rows, attention)
+        plan = self._policy.plan(self._store.rows, attention or [None] * len(self._store.rows))
         if plan is not None:
             self._compactor.carry_out(self._store, plan)
             self.times.compactions += 1
@@ -259,6 +238,14 @@ class ChunkEncoder:
         self._frames_in_chunk = 0
 
     def _attention(
+        self, probes: ProbeTokens | None, queries: View | None
+    ) -> list[Float32Array | None]:
+        began = self.clock()
+        attention = self._scores(probes, queries)
+        self.times.score_ms += self._ms_since(began)
+        return attention
+
+    def _scores(
         self, probes: ProbeTokens | None, queries: View | None
     ) -> list[Float32Array | None]:
         if probes is None:

@@ -103,8 +103,8 @@ def _record_faults(record: SnapshotRecord, manifest: Manifest, plan: StreamPlan)
         yield "a prefix of tokens outside the vocabulary"
     waiting = record.waiting_frames
     room = min(plan.shape.slice_frames, plan.shape.chunk_frames - record.frames_in_chunk)
-    # The frame that fills a slice or a chunk has it encoded.
-    if waiting and waiting >= room:
+    # The frame that fills a slice or a chunk has it encoded, or that was given up.
+    if waiting > room:
         yield f"{waiting} frames waiting where {room} are encoded at once"
     spec, open_rows = plan.spec, record.frames_in_chunk * plan.shape.tokens_per_frame
     most = spec.prefix_rows + spec.budget_rows + open_rows

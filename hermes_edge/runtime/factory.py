@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 
 from hermes_edge.contract import GraphName
 from hermes_edge.engines import Bundle, Engine, View
 from hermes_edge.engines.backends import Backend
 from hermes_edge.runtime.admission import Admission
-from hermes_edge.runtime.chunks import ChunkEncoder, LargestCalls
+from hermes_edge.runtime.chunks import ChunkEncoder
 from hermes_edge.runtime.compaction import Compactor
 from hermes_edge.runtime.decoding import DecoderLimits, DecoderRunner
 from hermes_edge.runtime.exclusive import Exclusive
@@ -21,6 +21,7 @@ from hermes_edge.runtime.options import StreamPlan
 from hermes_edge.runtime.parts import HistoryCell, SessionParts
 from hermes_edge.runtime.probes import ProbeSource, bounded, guidance_source
 from hermes_edge.runtime.scoring import Scorer
+from hermes_edge.runtime.shapes import LargestCalls
 from hermes_edge.runtime.store import KVStore
 from hermes_edge.runtime.text import TextCodec
 from hermes_edge.runtime.turns import Claim, Turns
@@ -74,7 +75,13 @@ class SessionFactory:
             # Before the first frame there is nothing to ask about.
             return self.turns.turn(claim, use if store.has_frames else None)
 
-        scorer = Scorer(self.engine("score"), embedding, *geometry, most, turn)
+        @contextmanager
+        def frame_turn() -> Iterator[None]:
+            with turn():
+                claim.go_on()
+                yield
+
+        scorer = Scorer(self.engine("score"), embedding, *geometry, most, frame_turn)
         compact = self.engine("compact")
         compactor = Compactor(compact, call, self.device, spec.capacity_rows, turn)
         used = any(policy.probe_kind(layer) for layer in range(decoder.layers))
@@ -91,7 +98,8 @@ class SessionFactory:
             self._table,
             shape,
             lambda: bounded(source(history.last), shape.both_probe_rows),
-            turn,
+            frame_turn,
+            claim.go_on,
             lambda: time.monotonic() - claim.waited_s,
         )
         parts = SessionParts(
@@ -100,6 +108,7 @@ class SessionFactory:
             release=release,
             use=use,
             turn=turn,
+            frame_turn=frame_turn,
             turns=self.turns,
             claim=claim,
             store=store,

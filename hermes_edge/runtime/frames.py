@@ -69,6 +69,10 @@ class FrameEncoder:
         self._frames[len(self._times)] = self._resizer.resize(frame)
         self._times.append(at)
 
+    def put_back(self, times: Sequence[float]) -> None:
+        """The frames that :meth:`encode` has taken last, before any other came, wait again."""
+        self._times = [*times, *self._times]
+
     def waiting_frames(self) -> Waiting:
         """A copy of the frames that wait."""
         times = np.array(self._times, dtype=np.float64)

@@ -7,8 +7,8 @@ from hermes_edge.engines import Bundle
 from hermes_edge.engines.trt.profiles import Limits
 from hermes_edge.errors import BudgetError
 from hermes_edge.manifest import TOKENIZER_NAME, Manifest
-from hermes_edge.runtime.chunks import ChunkShape, slice_rows_for
 from hermes_edge.runtime.probes import most_probe_rows
+from hermes_edge.runtime.shapes import ChunkShape, slice_rows_for
 from hermes_edge.runtime.text import TextCodec
 from hermes_edge.spec import DecoderSpec, MemorySpec
 

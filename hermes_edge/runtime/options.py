@@ -9,9 +9,9 @@ from hermes_edge.manifest import Manifest
 from hermes_edge.memory import make_policy
 from hermes_edge.memory.base import Policy, Scoring
 from hermes_edge.memory.hermes import Reindexing, Smoothing
-from hermes_edge.runtime.chunks import ChunkShape, slice_rows_for
 from hermes_edge.runtime.limits import check_budget, check_counts
 from hermes_edge.runtime.probes import most_probe_rows
+from hermes_edge.runtime.shapes import ChunkShape, slice_rows_for
 from hermes_edge.snapshots import StreamOptions
 from hermes_edge.spec import MemorySpec
 

@@ -9,10 +9,11 @@ from hermes_edge.engines import EmbeddingTable
 from hermes_edge.manifest import Manifest
 from hermes_edge.memory import History
 from hermes_edge.memory.base import Policy
-from hermes_edge.runtime.chunks import ChunkEncoder, ChunkShape
+from hermes_edge.runtime.chunks import ChunkEncoder
 from hermes_edge.runtime.decoding import DecoderRunner, OwnTurn
 from hermes_edge.runtime.exclusive import Exclusive
 from hermes_edge.runtime.frames import FrameEncoder
+from hermes_edge.runtime.shapes import ChunkShape
 from hermes_edge.runtime.store import KVStore
 from hermes_edge.runtime.text import TextCodec
 from hermes_edge.runtime.turns import Claim, Turns
@@ -32,7 +33,8 @@ class SessionParts:
 
     ``release`` counts its slabs out of what the device's streams hold; more than once is fine.
     ``turn`` holds the engines for a call of the stream's own, and lends the session to a question
-    until they are free: to be called where scratch rows are.
+    until they are free: to be called where scratch rows are. ``frame_turn`` does so too, or raises
+    :class:`GivenUp` where the session encodes no more.
     """
 
     manifest: Manifest
@@ -40,6 +42,7 @@ class SessionParts:
     release: Callable[[], object]
     use: Exclusive
     turn: OwnTurn
+    frame_turn: OwnTurn
     turns: Turns
     claim: Claim
     store: KVStore

@@ -13,20 +13,19 @@ from typing import Literal, overload
 import numpy as np
 import numpy.typing as npt
 
-from hermes_edge.engines.views import Array, Rows, row_slice
-from hermes_edge.errors import BundleError, QuestionError
+from hermes_edge.engines.views import Array
+from hermes_edge.errors import QuestionError
 from hermes_edge.memory import History
 from hermes_edge.memory.base import LayerRows
 from hermes_edge.runtime.answers import Answer, AnswerRun, AnswerStream, question_ids
 from hermes_edge.runtime.chunks import StageTimes
-from hermes_edge.runtime.frames import FrameEncoder, capture_time, checked_tokens, frame_times
+from hermes_edge.runtime.feeding import Feeder
 from hermes_edge.runtime.parts import SessionParts
 from hermes_edge.runtime.report import MemoryReport, report_memory
 from hermes_edge.runtime.sampling import SamplingParams
 from hermes_edge.runtime.saving import take_moment
 from hermes_edge.snapshots import Saved
 from hermes_edge.snapshots.file import write_snapshot
-from hermes_edge.spec import PRECISION_DTYPE
 
 GREEDY = SamplingParams()
 
@@ -43,7 +42,7 @@ class Session:
     def __init__(self, parts: SessionParts, newest_s: float = 0.0) -> None:
         self._parts = parts
         self._use = parts.use
-        self._newest_s = newest_s
+        self._feeder = Feeder(parts, newest_s)
 
     def __enter__(self) -> Session:
         return self
@@ -68,16 +67,7 @@ class Session:
             BudgetError: a memory without eviction is full.
         """
         with self._use:
-            frames = self._frames()
-            (at,) = frame_times(at, 1, self._newest_s)
-            captured_s = capture_time(captured_s)
-            frames.add(frame, at)
-            self._parts.claim.came(captured_s)
-            if frames.waiting >= min(
-                self._parts.shape.slice_frames, self._parts.encoder.frames_left
-            ):
-                self._encode_waiting()
-            self._newest_s = at
+            self._feeder.add(frame, at, captured_s)
 
     def feed_tokens(self, visual_tokens: Array, at: float | Sequence[float]) -> None:
         """Take frames that the caller has encoded.
@@ -91,14 +81,7 @@ class Session:
             BudgetError: a memory without eviction is full.
         """
         with self._use:
-            shape = (self._parts.shape.tokens_per_frame, self._parts.width)
-            precision = self._parts.manifest.precision
-            tokens = checked_tokens(visual_tokens, shape, PRECISION_DTYPE[precision])
-            count = len(tokens) // self._parts.shape.tokens_per_frame
-            times = frame_times(at, count, self._newest_s)
-            self._encode_waiting()
-            self._parts.claim.came(None)
-            self._append(tokens, times)
+            self._feeder.add_tokens(visual_tokens, at)
 
     @property
     def chunk_frames(self) -> int:
@@ -115,17 +98,25 @@ class Session:
     def progress(self) -> tuple[object, ...]:
         """Equal as long as nothing has come that a snapshot would hold; waits for nothing."""
         times = self._parts.encoder.times
-        return (times.frames, times.chunks, self._waiting(), self._parts.history.last)
+        return (times.frames, times.chunks, self._feeder.waiting, self._parts.history.last)
 
     def catch_up(self) -> None:
         """Encode waiting frames now, though more would have fitted into the pass."""
         with self._use:
-            self._encode_waiting()
+            self._feeder.encode_waiting()
+
+    def stop_encoding(self) -> None:
+        """Begin no further engine call for frames, from whatever thread; returns at once.
+
+        The call in flight is finished, and a compaction that has begun. Frames that were to be
+        encoded with it wait again, and are a part of what :meth:`save` writes.
+        """
+        self._parts.claim.gives_up = True
 
     def flush(self) -> None:
         """Encode waiting frames and close the open chunk, so that the budget holds now."""
         with self._use:
-            self._encode_waiting()
+            self._feeder.encode_waiting()
             self._parts.encoder.close()
 
     @overload
@@ -177,7 +168,7 @@ class Session:
     def memory(self) -> MemoryReport:
         """What is remembered now, by layer and band."""
         with self._use.urgent():
-            return report_memory(self._parts, self._newest_s)
+            return report_memory(self._parts, self._feeder.newest_s)
 
     def rows(self) -> tuple[LayerRows, ...]:
         """Position, frame, time and weight of every committed row, layer by layer."""
@@ -208,7 +199,7 @@ class Session:
         with ExitStack() as writing:
             with self._use, self._parts.turn():
                 held = time.perf_counter()
-                moment = take_moment(self._parts, self._newest_s, stream)
+                moment = take_moment(self._parts, self._feeder.newest_s, stream)
                 frozen = writing.enter_context(self._parts.store.freeze())
                 pause_ms = (time.perf_counter() - held) * 1e3
             nbytes = write_snapshot(path, moment.record, moment.tensors(frozen))
@@ -248,12 +239,12 @@ class Session:
     def _begin_answer(self, question: str | Sequence[int]) -> tuple[AnswerRun, list[int], float]:
         parts = self._parts
         ids = question_ids(question, parts.codec)
-        if not parts.store.has_frames and not self._waiting():
+        if not parts.store.has_frames and not self._feeder.waiting:
             raise QuestionError(
                 "nothing has been seen yet", fix="Feed at least one frame before asking"
             )
         began = time.perf_counter()
-        self._encode_waiting()
+        self._feeder.encode_waiting()
         catch_up_ms = (time.perf_counter() - began) * 1e3
         run = AnswerRun(
             parts.store,
@@ -264,37 +255,3 @@ class Session:
             parts.shape.slice_rows,
         )
         return run, ids, catch_up_ms
-
-    def _frames(self) -> FrameEncoder:
-        if self._parts.frames is None:
-            raise BundleError(
-                "this bundle has no vision graph", fix="Give visual tokens with feed_tokens()"
-            )
-        return self._parts.frames
-
-    def _waiting(self) -> int:
-        return self._parts.frames.waiting if self._parts.frames is not None else 0
-
-    def _encode_waiting(self) -> None:
-        encoder = self._parts.encoder
-        if self._waiting():
-            with self._parts.turn():
-                # None are left where a question got in before: it has encoded them.
-                if not self._waiting():
-                    return
-                began = encoder.clock()
-                tokens, times = self._frames().encode()
-                encoder.times.vision_ms += (encoder.clock() - began) * 1e3
-            self._append(tokens, times)
-
-    def _append(self, tokens: Rows, times: Sequence[float]) -> None:
-        """Cut at the ends of chunks, and into slices of whole frames."""
-        shape, encoder = self._parts.shape, self._parts.encoder
-        done = 0
-        while done < len(times):
-            count = min(encoder.frames_left, len(times) - done)
-            start, stop = (frame * shape.tokens_per_frame for frame in (done, done + count))
-            encoder.append(row_slice(tokens, start, stop), times[done : done + count])
-            done += count
-            self._newest_s = times[done - 1]
-        self._parts.claim.oldest_s = math.inf

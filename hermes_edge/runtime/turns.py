@@ -19,11 +19,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from hermes_edge.errors import QuestionError
 from hermes_edge.runtime.exclusive import Exclusive
 
 # A reader of an answer is back within microseconds for the next token, before which no frame shall
 # slip in; one that is gone must not hold up the other streams.
 ANSWER_PATIENCE_S = 0.1
+
+
+class GivenUp(QuestionError):
+    """A call for frames that is not begun, because its session encodes no more."""
+
+    def __init__(self) -> None:
+        super().__init__("the session encodes no more", fix="Save it, and restore it")
 
 
 @dataclass(slots=True, eq=False)
@@ -35,12 +43,19 @@ class Claim:
         oldest_s: ``time.monotonic()`` at which its oldest frame came that is not encoded yet.
         newest_s: the same of its newest frame, or when it was made.
         waited_s: seconds that it has waited for its turns, or lent the session to a question.
+        gives_up: whether it begins no call for frames any more.
     """
 
     questions: int = 0
     oldest_s: float = math.inf
     newest_s: float = field(default_factory=time.monotonic)
     waited_s: float = 0.0
+    gives_up: bool = False
+
+    def go_on(self) -> None:
+        """Raise GivenUp where no more is to be done for frames."""
+        if self.gives_up:
+            raise GivenUp
 
     def came(self, captured_s: float | None) -> None:
         """A frame has come that was captured then; None is now."""

@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 from hermes_edge.errors import SettingsError
 from hermes_edge.process import resident_bytes
 from hermes_edge.service.status import StreamStatus, Times
+from hermes_edge.sources.redact import redacted_text
 
 Statuses = Callable[[], Sequence[StreamStatus]]
 
@@ -136,7 +137,7 @@ def serve_metrics(collector: StreamCollector, port: int, address: str) -> Callab
         raise SettingsError(
             "metrics cannot be served",
             required="a free port of this machine",
-            found=f"{address}:{port}: {getattr(error, 'strerror', None) or error}",
+            found=f"{redacted_text(address)}:{port}: {getattr(error, 'strerror', None) or error}",
             fix="Choose another --metrics-port or --metrics-address",
         ) from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -34,27 +35,58 @@ class DueQuestion:
     late: bool
 
 
-def parse_question(text: str) -> TimedQuestion:
+def parse_question(text: str, names: Sequence[str] = ()) -> TimedQuestion:
     """``0:12 What is happening?`` or ``door@0:12 Who comes?`` to stream, time and question.
+
+    Args:
+        names: of all streams. A text that begins with one and an ``@`` means that stream; else,
+            where no time begins the text, the name is what stands before the first ``@TIME``.
 
     Raises:
         SettingsError: it does not begin with a time.
         QuestionError: nothing follows the time.
     """
-    head, _, question = text.strip().partition(" ")
-    stream, _, time = head.rpartition("@")
+    from hermes_edge.sources.redact import redacted_text  # loads OpenCV
+
+    longest_first = sorted(names, key=len, reverse=True)
+    for stream, rest in _divided(text.strip(), longest_first):
+        at_s = _seconds(first_word := _first_word(rest))
+        if at_s is None:
+            continue
+        if not (question := rest.strip()[len(first_word) :].strip()):
+            shown = repr(redacted_text(text))
+            raise QuestionError(f"--ask {shown} has no question", required='"TIME QUESTION"')
+        return TimedQuestion(at_s, question, stream or None)
+    # Hidden first and cut then: of a piece nobody could tell that it is a password.
+    shown = redacted_text(text)
+    rest = next((rest for _, rest in _divided(shown.strip(), longest_first)), "")
+    raise SettingsError(
+        f"--ask {shown!r} has no time",
+        required=f'"TIME QUESTION" or "STREAM@TIME QUESTION", TIME as {TIME_FORM}',
+        found=repr(_first_word(rest).rpartition("@")[2]),
+        fix='Such as: --ask "0:12 What is happening?"',
+    )
+
+
+def _divided(text: str, names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """All that may be a stream's name, none too, with what follows it; the likeliest first."""
+    if known := [name for name in names if text.startswith(f"{name}@")]:
+        yield from ((name, text[len(name) + 1 :]) for name in known)
+        return
+    yield "", text
+    for at in re.finditer("@", text):
+        yield text[: at.start()], text[at.end() :]
+
+
+def _first_word(text: str) -> str:
+    return (text.split(maxsplit=1) or [""])[0]
+
+
+def _seconds(time: str) -> float | None:
     try:
-        at_s = parse_time(time)
-    except SettingsError as error:
-        raise SettingsError(
-            f"--ask {text!r} has no time",
-            required=f'"TIME QUESTION" or "STREAM@TIME QUESTION", TIME as {TIME_FORM}',
-            found=repr(time),
-            fix='Such as: --ask "0:12 What is happening?"',
-        ) from error
-    if not question.strip():
-        raise QuestionError(f"--ask {text!r} has no question", required='"TIME QUESTION"')
-    return TimedQuestion(at_s, question.strip(), stream or None)
+        return parse_time(time)
+    except SettingsError:
+        return None
 
 
 def feed_until_due(

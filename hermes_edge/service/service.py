@@ -70,7 +70,7 @@ class Service:
         silent = self._watchdog.silent
         return [
             replace(status, state="silent")
-            if status.state == "running" and status.name in silent
+            if status.state in ("starting", "running") and status.name in silent
             else status
             for status in (stream.status() for stream in self.streams)
         ]
@@ -147,6 +147,7 @@ class Service:
                     stream.name,
                     str(error) or type(error).__name__,
                     exc_info=None if foreseen else error,
+                    extra={"figures": {"stream": stream.name}},
                 )
 
     def _silences(self) -> Mapping[str, float]:

@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from hermes_edge.errors import QuestionError
+from hermes_edge.errors import QuestionError, StorageError
 from hermes_edge.runtime import Answer, Frame, SamplingParams, Session
 from hermes_edge.runtime.session import GREEDY
 from hermes_edge.service.clock import StreamClock
@@ -124,11 +124,12 @@ class Stream:
         self._thread.start()
 
     def leave(self) -> None:
-        """Take no more frames and ask no more; returns at once."""
+        """Take no more frames, encode no more and ask no more; returns at once."""
         self._stopping = True
+        self.session.stop_encoding()
 
     def end(self) -> None:
-        """Leave; returns when the frames in hand are encoded and the memory is saved."""
+        """Leave; returns when the call in flight is finished and the memory is saved."""
         self.leave()
         self._capture.close()
         if self._thread.ident is not None:
@@ -164,7 +165,7 @@ class Stream:
         newest_s = self._newest_encoded_s
         return StreamStatus(
             name=self.name,
-            state=self._state,
+            state=self._state if seen.frames_read or self.ended else "starting",
             fps_in=self._rate.of(time.monotonic(), seen.frames_read),
             frames={
                 "in": seen.frames_read,
@@ -205,8 +206,7 @@ class Stream:
             # Whatever happens: a service waits for it.
             self._state = state
 
-    def _settle(self) -> None:
-        # What was taken from the ring, and not looked at any more.
+    def _settle(self) -> None:  # what was taken from the ring, and not looked at any more
         taken = self._capture.counters().delivered
         self._left_out = taken - self._fed - self._seen_before
 
@@ -276,16 +276,15 @@ class Stream:
                     self._listener.piece(self, piece)
                     if self._stopping:
                         return
-        except QuestionError as error:
+            self.unanswered -= 1
+            self._count(pieces.answer)
+            self._listener.answer(self, due, pieces.answer)
+        except (QuestionError, StorageError) as error:
             if not self._capture.source.live:
                 raise
-            # What cannot be asked is no reason to look away from what comes only once.
-            log.warning("%s: %s", self.name, error)
+            # What cannot be asked or told is no reason to look away from what comes only once.
+            log.warning("%s: %s", self.name, error, extra={"figures": {"stream": self.name}})
             self.error, self.told = self.error or error, True
-            return
-        self.unanswered -= 1
-        self._count(pieces.answer)
-        self._listener.answer(self, due, pieces.answer)
 
     def _count(self, answer: Answer) -> None:
         self._note_encoded()

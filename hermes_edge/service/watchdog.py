@@ -75,10 +75,14 @@ class Watchdog:
         for name, silent_s in silences.items():
             if silent_s > self._silent_after_s:
                 if name not in self._silent:
-                    log.warning("%s: no frame for %.0f s", name, silent_s)
+                    _tell(name, "no frame for %.0f s", silent_s)
                 self._silent = {**self._silent, name: silent_s}
         for name in [name for name in self._silent if silences.get(name, 0.0) < self._silent[name]]:
             silent_s = self._silent[name]
             self._silent = {other: s for other, s in self._silent.items() if other != name}
             if name in silences:
-                log.warning("%s: frames again after %.0f s", name, silent_s)
+                _tell(name, "frames again after %.0f s", silent_s)
+
+
+def _tell(name: str, text: str, silent_s: float) -> None:
+    log.warning(f"%s: {text}", name, silent_s, extra={"figures": {"stream": name}})

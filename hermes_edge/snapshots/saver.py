@@ -99,6 +99,7 @@ class Saver:
         if not isinstance(folder, SnapshotFolder):
             folder = SnapshotFolder(folder, stream)
         self._folder = folder
+        self._figures = {"figures": {"stream": folder.stream}}
         self._folder.lock()
         self._progress = progress
         self._saved = progress() if progress is not None else None
@@ -194,7 +195,8 @@ class Saver:
             new, self._keeps_more = not self._keeps_more, True
             if new:
                 text = "%s: older snapshots could not be deleted: %s"
-                _log.warning(text, self._folder.stream, str(error) or type(error).__name__)
+                told = str(error) or type(error).__name__
+                _log.warning(text, self._folder.stream, told, extra=self._figures)
         else:
             self._keeps_more = False
         with self._lock:
@@ -217,6 +219,7 @@ class Saver:
                 "%s: saving works again after %d failures",
                 self._folder.stream,
                 failures - failing_since,
+                extra=self._figures,
             )
 
     def _failed(self, error: Exception) -> None:
@@ -237,4 +240,5 @@ class Saver:
                 error if foreseen else named,
                 # Nobody has thought of it: where it came from must be seen.
                 exc_info=None if foreseen else error,
+                extra=self._figures,
             )

@@ -12,7 +12,8 @@ from hermes_edge.sources.address import Address, open_source, parse_address
 from hermes_edge.sources.base import Frame, GrabbedFrame, Source, SourceCounts
 from hermes_edge.sources.camera import Camera
 from hermes_edge.sources.capture import Capture, Counters
-from hermes_edge.sources.files import ImageFolder, VideoFile
+from hermes_edge.sources.files import VideoFile
+from hermes_edge.sources.folder import ImageFolder
 from hermes_edge.sources.live import LiveSource
 from hermes_edge.sources.ring import BackPressure
 from hermes_edge.sources.streams import Pipeline, UrlStream

@@ -20,10 +20,17 @@ from urllib.parse import urlsplit
 from hermes_edge.errors import SourceError
 from hermes_edge.sources.base import Source
 from hermes_edge.sources.camera import Camera
-from hermes_edge.sources.files import ImageFolder, VideoFile
+from hermes_edge.sources.files import VideoFile
+from hermes_edge.sources.folder import ImageFolder
 from hermes_edge.sources.live import LiveSource
 from hermes_edge.sources.pictures import printable
-from hermes_edge.sources.redact import HIDDEN, redacted_pipeline, redacted_text, redacted_url
+from hermes_edge.sources.redact import (
+    HIDDEN,
+    check_address_text,
+    redacted_pipeline,
+    redacted_text,
+    redacted_url,
+)
 from hermes_edge.sources.streams import DATAGRAM_SCHEMES, Pipeline, UrlStream
 
 SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "tcp", *DATAGRAM_SCHEMES)
@@ -56,6 +63,8 @@ class Address:
     """The address without passwords and tokens."""
     target: str = field(repr=False)
     """Path, device, URL or pipeline, with its secrets."""
+    named: bool = field(default=False, repr=False)
+    """Whether the name is the user's."""
 
     @property
     def live(self) -> bool:
@@ -65,28 +74,40 @@ class Address:
     def open(self, fps: float | None = None, *, insists: bool = False) -> Source:
         """The source, giving ``fps`` frames per second; None for every frame.
 
-        A live one connects when it is read; one that ``insists`` until it is there.
+        A live one connects when it is read; one that ``insists`` until it is there. What it logs
+        begins with the address's name.
 
         Raises:
+            SettingsError: ``fps`` is neither None nor a number.
             SourceError: as of :class:`VideoFile`, :class:`ImageFolder`, :class:`Camera`,
                 :class:`UrlStream` and :class:`Pipeline`.
         """
+        source: Source
         if self.kind == "file":
-            return VideoFile(self.target, fps)
-        if self.kind == "folder":
-            return ImageFolder(self.target, fps)
-        live = _LIVE_KINDS[self.kind](self.target, fps)
-        live.insists = insists
-        return live
+            source = VideoFile(self.target, fps)
+        elif self.kind == "folder":
+            source = ImageFolder(self.target, fps)
+        else:
+            source = live = _LIVE_KINDS[self.kind](self.target, fps)
+            live.insists = insists
+        source.stream = self.name
+        return source
 
 
 def open_source(address: str | Path, fps: float | None = None) -> Source:
     """Open what ``address`` means; see :func:`parse_address`.
 
+    What it logs begins with the name, or, where there is none, with the address.
+
     Raises:
+        SettingsError: ``address`` is neither text nor a path, or ``fps`` no number.
         SourceError: as of :func:`parse_address` and :meth:`Address.open`.
     """
-    return parse_address(address).open(fps)
+    parsed = parse_address(address)
+    source = parsed.open(fps)
+    if not parsed.named:
+        source.stream = None  # a host's name says less than the address
+    return source
 
 
 def parse_address(text: str | Path) -> Address:
@@ -95,10 +116,12 @@ def parse_address(text: str | Path) -> Address:
     A file that exists is meant whatever its name looks like; a :class:`Path` always is one.
 
     Raises:
+        SettingsError: it is neither text nor a path.
         SourceError: it is none of the forms.
     """
     if isinstance(text, Path):
         return _path_address(None, os.fspath(text))
+    check_address_text("address", text)
     named = None if os.path.exists(text) else _NAMED.fullmatch(text)
     name, target = (named[1], named[2]) if named else (None, text)
     if os.path.isfile(target) or os.path.isdir(target):
@@ -106,11 +129,13 @@ def parse_address(text: str | Path) -> Address:
     camera, scheme = _CAMERA.fullmatch(target), _SCHEME.match(target)
     if camera or target.startswith("/dev/"):
         device = f"/dev/video{camera[1]}" if camera else target
-        return Address(name or Path(device).name, "camera", printable(device), device)
+        shown = printable(device)
+        return Address(name or Path(device).name, "camera", shown, device, named is not None)
     if os.path.exists(target):
         return _path_address(name, target)
     if " ! " in target:
-        return Address(name or "pipeline", "pipeline", redacted_pipeline(target), target)
+        shown = redacted_pipeline(target)
+        return Address(name or "pipeline", "pipeline", shown, target, named is not None)
     if scheme:
         return _url_address(name, scheme[1].lower(), target)
     # What may be an URL with a mistake in it, or behind a name that is none, is no path.
@@ -122,7 +147,8 @@ def parse_address(text: str | Path) -> Address:
 
 def _path_address(name: str | None, path: str) -> Address:
     kind: Kind = "folder" if os.path.isdir(path) else "file"
-    return Address(name or Path(path).stem or "stream", kind, printable(path), path)
+    shown = printable(path)
+    return Address(name or Path(path).stem or "stream", kind, shown, path, name is not None)
 
 
 def _url_address(name: str | None, scheme: str, url: str) -> Address:
@@ -143,4 +169,5 @@ def _url_address(name: str | None, scheme: str, url: str) -> Address:
     if shown.partition("://")[2] == HIDDEN:
         host = None  # what stands in its place may be a part of the password
     # FFmpeg knows its protocols by their small letters.
-    return Address(name or host or "stream", "url", shown, scheme + url[len(scheme) :])
+    target = scheme + url[len(scheme) :]
+    return Address(name or host or "stream", "url", shown, target, name is not None)

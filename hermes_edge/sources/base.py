@@ -7,20 +7,25 @@ wall_s    Unix time at which the frame reached this machine; for a file, when it
 
 from __future__ import annotations
 
+import logging
+import reprlib
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from hermes_edge.errors import SourceError
+from hermes_edge.arguments import real
+from hermes_edge.errors import SettingsError, SourceError
 from hermes_edge.sources.sampler import Sampler
 
 Image = npt.NDArray[np.uint8]
 _S = TypeVar("_S", bound="Source")
+
+log = logging.getLogger("hermes_edge.sources")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,11 +64,14 @@ class SourceCounts:
     """Seconds between the last frame before a loss and the first one after it, summed up."""
 
 
+@runtime_checkable
 class Source(Protocol):
     """One stream of frames. A class that inherits from it writes ``grabs`` and ``close``."""
 
     name: str
     """For people: no password, no token."""
+    stream: str | None = None
+    """The name of the stream that it is for, which its log lines begin with; None: its own."""
     fps: float | None
     """Frames per second that an iteration gives; None for every frame."""
     counts: SourceCounts
@@ -86,6 +94,16 @@ class Source(Protocol):
     @abstractmethod
     def close(self) -> None:
         """End an iteration that is under way, at its next frame; safe from another thread."""
+
+    @property
+    def label(self) -> str:
+        """What log lines begin with."""
+        return self.name if self.stream is None else self.stream
+
+    def tell(self, level: int, text: str, *args: object) -> None:
+        """Log it: as a line that begins with the label, as a document with the stream's name."""
+        figures = {} if self.stream is None else {"stream": self.stream}
+        log.log(level, f"%s: {text}", self.label, *args, extra={"figures": figures}, stacklevel=2)
 
     def __enter__(self: _S) -> _S:
         return self
@@ -115,8 +133,16 @@ def sampled(grabbed: GrabbedFrame, sampler: Sampler) -> Frame | None:
 
 def check_fps(fps: float | None) -> None:
     """Raises:
-    SourceError: ``fps`` is not None, and not between one frame in 11 days and 1,000 a second.
+    SettingsError: ``fps`` is neither None nor a number.
+    SourceError: it is not between one frame in 11 days and 1,000 a second.
     """
+    if fps is None:
+        return
+    number = real(fps)
+    if number is None:
+        found = reprlib.repr(fps)
+        required = "a number, from 1e-06, below 1000, or None"
+        raise SettingsError("fps is not a number", required=required, found=found)
     # Below, times and frame numbers are no numbers any more; above, no live frame is young enough.
-    if fps is not None and not 1e-6 <= fps < 1000:
+    if not 1e-6 <= number < 1000:
         raise SourceError("fps is out of range", required="from 1e-06, below 1000", found=fps)

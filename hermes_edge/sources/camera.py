@@ -10,6 +10,7 @@ from pathlib import Path
 
 import cv2
 
+from hermes_edge.arguments import path_of
 from hermes_edge.errors import SourceError
 from hermes_edge.sources.live import LiveSource
 from hermes_edge.sources.pictures import printable
@@ -29,6 +30,7 @@ class Camera(LiveSource):
         backoff: between attempts to find a lost camera again.
 
     Raises:
+        SettingsError: an argument of another type.
         SourceError: ``fps`` is not positive and finite. While iterating: there is no such device,
             it is no camera, is not permitted, is in use, or gives no frame.
     """
@@ -36,9 +38,10 @@ class Camera(LiveSource):
     def __init__(
         self, device: str | Path, fps: float | None = None, *, backoff: Backoff | None = None
     ) -> None:
+        path = path_of("device", device)
         # V4L2 has no frames left when it times out.
-        super().__init__(printable(device), fps, backoff, read_timeout_s=math.inf)
-        self._device = os.fspath(device)
+        super().__init__(printable(path), fps, backoff, read_timeout_s=math.inf)
+        self._device = os.fspath(path)
 
     def _open(self) -> cv2.VideoCapture:
         try:

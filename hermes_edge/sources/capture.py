@@ -9,21 +9,22 @@ from __future__ import annotations
 
 import atexit
 import logging
+import math
+import reprlib
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 
-from hermes_edge.errors import SourceError
+from hermes_edge.arguments import check_function, check_kind, real
+from hermes_edge.errors import SettingsError, SourceError
 from hermes_edge.sources.base import Frame, Image, Source, sampled
 from hermes_edge.sources.ring import BackPressure, Ring
 from hermes_edge.sources.sampler import AdaptiveRate, Sampler
 from hermes_edge.sources.still import StillFilter
 
 CLOSE_TIMEOUT_S = 2.0
-
-log = logging.getLogger("hermes_edge.sources")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class Capture:
 
     Raises:
         SourceError: no such policy, or ``adaptive`` has no ``fps`` to lower.
-        SettingsError: ``ring_frames`` is no whole number, or below 1.
+        SettingsError: an argument of another type, or ``ring_frames`` is below 1.
     """
 
     def __init__(
@@ -81,8 +82,16 @@ class Capture:
         wake: threading.Event | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        check_kind("source", source, Source)
+        if prepare is not None:
+            check_function("prepare", prepare)
+        if wake is not None:
+            check_kind("wake", wake, threading.Event)
+        check_function("clock", clock)
         self.source = source
-        self.policy: BackPressure = policy or ("latest" if source.live else "every")
+        if policy is None:
+            policy = "latest" if source.live else "every"
+        self.policy: BackPressure = policy
         self._ring = Ring(self.policy, ring_frames, source.fps)
         self._sampler = Sampler(source.fps)
         self._rate: AdaptiveRate | None = None
@@ -98,7 +107,7 @@ class Capture:
         self._error: Exception | None = None
         self._changed = threading.Condition()
         self._thread = threading.Thread(
-            target=self._run, name=f"capture {source.name}", daemon=True
+            target=self._run, name=f"capture {source.label}", daemon=True
         )
         # A thread that comes back from OpenCV while the interpreter ends would abort the process.
         atexit.register(self.close)
@@ -123,8 +132,11 @@ class Capture:
         """The oldest waiting frame; None once there will be none, or after ``timeout_s``.
 
         Raises:
+            SettingsError: ``timeout_s`` is neither None nor a number.
             SourceError: nothing waits any more, and the source has failed.
         """
+        if timeout_s is not None:
+            timeout_s = _checked_timeout_s(timeout_s)
         with self._changed:
             self._changed.wait_for(self._answer_known, timeout_s)
             if len(self._ring):
@@ -198,7 +210,7 @@ class Capture:
         self.source.close()
         self._thread.join(CLOSE_TIMEOUT_S)
         if self._thread.is_alive():
-            log.warning("%s: hangs, and is left to its time-out", self.source.name)
+            self.source.tell(logging.WARNING, "hangs, and is left to its time-out")
 
     def _run(self) -> None:
         try:
@@ -259,3 +271,11 @@ class Capture:
             self._changed.notify_all()
         if self._wake is not None:
             self._wake.set()
+
+
+def _checked_timeout_s(timeout_s: float) -> float:
+    number = real(timeout_s)
+    if number is None or math.isnan(number):
+        required, found = "seconds, or None to wait for ever", reprlib.repr(timeout_s)
+        raise SettingsError("timeout_s is not a number", required=required, found=found)
+    return min(number, threading.TIMEOUT_MAX)  # more is refused by the system

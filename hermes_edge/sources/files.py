@@ -1,4 +1,4 @@
-"""A video file or a folder of images, decoded as they stream.
+"""A video file, decoded as it streams.
 
     with open_source("street.mp4", fps=0.5) as source:
         for frame in source:                    # Frame(image uint8 [height, width, 3], time_s)
@@ -15,21 +15,18 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import time
 from collections.abc import Generator
 from functools import partial
 from pathlib import Path
 
 import cv2
-import numpy as np
 
+from hermes_edge.arguments import path_of
 from hermes_edge.errors import SourceError
 from hermes_edge.sources.base import GrabbedFrame, Image, Source, SourceCounts, check_fps
-from hermes_edge.sources.pictures import grab, printable, quiet_opencv, retrieved, rgb
+from hermes_edge.sources.pictures import grab, printable, quiet_opencv, retrieved
 from hermes_edge.storage import open_regular
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 # Where a container gives neither timestamps nor a frame rate.
 _ASSUMED_FPS = 30.0
@@ -47,13 +44,14 @@ class VideoFile(Source):
         fps: frames per second of video to give; None for every frame.
 
     Raises:
+        SettingsError: an argument of another type.
         SourceError: ``fps`` is not positive and finite, the file is missing, cannot be read, is
             empty, is not a video, or holds no frame.
     """
 
     def __init__(self, path: str | Path, fps: float | None = None) -> None:
         check_fps(fps)
-        self.path = Path(path)
+        self.path = path_of("path", path)
         self.fps = fps
         self.name = printable(self.path)
         self.counts = SourceCounts()
@@ -109,7 +107,7 @@ class VideoFile(Source):
         try:
             with open_regular(self.path) as file:
                 nbytes = os.fstat(file.fileno()).st_size
-        except (FileNotFoundError, ValueError):  # a name with a NUL in it is none
+        except FileNotFoundError:
             raise SourceError(f"{self.name} does not exist") from None
         except OSError as error:
             raise SourceError(f"cannot read {self.name}", found=error.strerror) from None
@@ -148,52 +146,6 @@ class VideoFile(Source):
         return f"{self.name} broke off after {seen_s:.1f} of {promised_s:.1f} s"
 
 
-class ImageFolder(Source):
-    """The images of a folder in natural order (img2 before img10), of any sizes.
-
-    Args:
-        path: of the folder; ``IMAGE_SUFFIXES`` count, hidden files do not.
-        fps: image i is at i/fps seconds; None for one image per second.
-
-    Raises:
-        SourceError: ``fps`` is not positive and finite, the folder is missing or holds no image.
-            While iterating: an image cannot be read.
-    """
-
-    fps: float | None = None
-    """Every image is given."""
-    ended_early: str | None = None
-    """Always None: an image that is missing at the end cannot be known."""
-
-    def __init__(self, path: str | Path, fps: float | None = None) -> None:
-        check_fps(fps)
-        self.path = Path(path)
-        self.name = printable(self.path)
-        self.counts = SourceCounts()
-        self.images = _image_paths(self.path)
-        self._images_per_s = 1.0 if fps is None else fps
-        self._closed = False
-
-    @property
-    def live(self) -> bool:
-        """A folder waits."""
-        return False
-
-    def grabs(self) -> Generator[GrabbedFrame, None, None]:
-        """Every image; it is read where it is retrieved."""
-        self._closed = False
-        for index, path in enumerate(self.images):
-            if self._closed:
-                return
-            self.counts.frames_read += 1
-            read = partial(_read_image, path)
-            yield GrabbedFrame(index / self._images_per_s, time.time(), read)
-
-    def close(self) -> None:
-        """An iteration that is under way ends; no file is held open between images."""
-        self._closed = True
-
-
 class _Clock:
     """Times that grow from frame to frame, whatever the container says."""
 
@@ -211,49 +163,3 @@ class _Clock:
             self._counts.time_corrections += 1
         self._last_s = time_s
         return time_s
-
-
-def _image_paths(folder: Path) -> tuple[Path, ...]:
-    try:
-        paths = [
-            path
-            for path in folder.iterdir()
-            if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-        ]
-    except FileNotFoundError:
-        raise SourceError(f"{printable(folder)} does not exist") from None
-    except OSError as error:
-        raise SourceError(f"cannot read {printable(folder)}", found=error.strerror) from None
-    if not paths:
-        raise SourceError(
-            f"{printable(folder)} holds no image",
-            required=f"files ending in {', '.join(IMAGE_SUFFIXES)}",
-        )
-    return tuple(sorted(paths, key=_natural_key))
-
-
-def _natural_key(path: Path) -> tuple[list[str | int], str]:
-    """Digits compare as numbers, letters without case; the name itself breaks ties."""
-    parts = re.split("([0-9]+)", path.name.casefold())
-    return [int(part) if index % 2 else part for index, part in enumerate(parts)], path.name
-
-
-def _read_image(path: Path) -> Image:
-    picture, found = None, "damaged, or not an image"
-    try:
-        with open_regular(path) as file:
-            data = np.frombuffer(file.read(), np.uint8)
-        with quiet_opencv():
-            picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    except OSError as error:
-        found = str(error.strerror)
-    except cv2.error as error:
-        found = error.err
-    image = rgb(picture)
-    if image is None:
-        raise SourceError(
-            f"cannot read the image {printable(path)}",
-            found=found,
-            fix="Remove or replace the file.",
-        )
-    return image

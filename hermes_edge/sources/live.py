@@ -14,6 +14,7 @@ error, but where the source ``insists``.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from abc import abstractmethod
@@ -22,12 +23,18 @@ from functools import partial
 
 import cv2
 
+from hermes_edge.arguments import check_kind
 from hermes_edge.errors import SourceError
 from hermes_edge.sources.base import GrabbedFrame, Image, Source, SourceCounts, check_fps
-from hermes_edge.sources.pictures import MOST_BAD_FRAMES, grab, quiet_opencv, retrieved
+from hermes_edge.sources.pictures import MOST_BAD_FRAMES, quiet_opencv, retrieved
 from hermes_edge.sources.reconnect import Backoff
 
-log = logging.getLogger("hermes_edge.sources")
+# A connection that has ended refuses at once (FFmpeg 8: 10 µs), one whose frames are damaged when
+# the next one has come. What a busy machine adds to the former stays below this but now and then.
+_AT_ONCE_S = 0.01
+# Where a refusal took so much of a read timeout, nothing came; V4L2 has a timeout of its own.
+_SILENT_SHARE = 0.9
+_SILENT_S = 1.0
 
 
 class LiveSource(Source):
@@ -37,6 +44,8 @@ class LiveSource(Source):
         self, name: str, fps: float | None, backoff: Backoff | None, read_timeout_s: float
     ) -> None:
         check_fps(fps)
+        if backoff is not None:
+            check_kind("backoff", backoff, Backoff)
         self.name = name
         self.fps = fps
         self.counts = SourceCounts()
@@ -44,6 +53,8 @@ class LiveSource(Source):
         self.insists = False
         """Whether the first connection is tried again, too, as if the source had been lost."""
         self._read_timeout_s = read_timeout_s
+        finite = math.isfinite(read_timeout_s)
+        self._silent_s = _SILENT_SHARE * read_timeout_s if finite else _SILENT_S
         self._backoff = Backoff() if backoff is None else backoff
         self._closed = threading.Event()
         self._start_s: float | None = None
@@ -76,7 +87,7 @@ class LiveSource(Source):
                     capture.release()
                 if self._closed.is_set():
                     return
-                log.warning("%s: lost: %s", self.name, why)
+                self.tell(logging.WARNING, "lost: %s", why)
                 # The silence in which the loss was noticed is no part of it.
                 self._backoff.connection_lasted(self._last_s - connected_s)
                 capture = self._reconnect()
@@ -85,13 +96,15 @@ class LiveSource(Source):
         """The first connection; None where it is closed before there is one."""
         try:
             if (capture := self._connect()) is None:
+                if self._closed.is_set():
+                    return None
                 raise self._refusal()
         except SourceError as error:
             if not self.insists:
                 raise
-            log.warning("%s: not there yet: %s", self.name, error)
+            self.tell(logging.WARNING, "not there yet: %s", error)
             return self._reconnect()
-        log.info("%s: opened", self.name)
+        self.tell(logging.INFO, "opened%s", "" if self.stream is None else f" {self.name}")
         return capture
 
     @abstractmethod
@@ -113,7 +126,7 @@ class LiveSource(Source):
             SourceError: as of :meth:`_open`.
         """
         capture = self._open()
-        if grab(capture, self.counts):
+        if self._grab(capture, math.inf) is None:
             return capture
         capture.release()
         return None
@@ -125,11 +138,41 @@ class LiveSource(Source):
             yield self._grabbed(capture)
             if self._bad_in_a_row >= MOST_BAD_FRAMES:
                 return f"{MOST_BAD_FRAMES} bad frames in a row"
-            asked_s = time.monotonic()
-            # After a time-out FFmpeg empties its decoder: a frame that old has no time.
-            if not grab(capture, self.counts) or time.monotonic() - asked_s >= self._read_timeout_s:
-                return f"no more frames, the last one {time.monotonic() - self._last_s:.1f} s ago"
+            if (why := self._grab(capture, self._read_timeout_s)) is not None:
+                return why
         return "closed"
+
+    def _grab(self, capture: cv2.VideoCapture, most_s: float) -> str | None:
+        """Ask for the next frame: None where there is one within ``most_s``, else why not.
+
+        Where the decoder refuses one, it is bad, and the next is asked for. A connection that has
+        ended refuses, too, again and again: how long that took tells one from the other.
+        """
+        refused = slow = at_once = 0
+        while not self._closed.is_set():
+            asked_s = time.monotonic()
+            given = capture.grab()
+            took_s = time.monotonic() - asked_s
+            if given and took_s < most_s:
+                self._count_bad(refused)
+                return None
+            # After a time-out FFmpeg empties its decoder: a frame that old has no time.
+            if given or took_s >= self._silent_s:
+                self._count_bad(refused)
+                break
+            refused += 1
+            slow, at_once = (slow + 1, 0) if took_s >= _AT_ONCE_S else (slow, at_once + 1)
+            if slow == MOST_BAD_FRAMES:
+                self._count_bad(refused)
+                return f"{MOST_BAD_FRAMES} bad frames in a row"
+            if at_once == MOST_BAD_FRAMES:
+                self._count_bad(slow - 1)  # the last one waited for the end
+                break
+        return f"no more frames, the last one {time.monotonic() - self._last_s:.1f} s ago"
+
+    def _count_bad(self, refused: int) -> None:
+        self.counts.frames_read += max(refused, 0)
+        self.counts.bad_frames += max(refused, 0)
 
     def _grabbed(self, capture: cv2.VideoCapture) -> GrabbedFrame:
         # Strictly growing where two frames fall into one tick of the clock.
@@ -149,17 +192,17 @@ class LiveSource(Source):
         """A new connection, or None once it is closed."""
         while True:
             wait_s = self._backoff.next_s()
-            log.info("%s: reconnecting in %.1f s", self.name, wait_s)
+            self.tell(logging.INFO, "reconnecting in %.1f s", wait_s)
             if self._closed.wait(wait_s):
                 return None
             try:
                 capture = self._connect()
             except SourceError as error:
-                log.info("%s: still away: %s", self.name, error)
+                self.tell(logging.INFO, "still away: %s", error)
                 continue
             if capture is not None:
                 away_s = time.monotonic() - self._last_s
                 self.counts.reconnects += 1
                 self.counts.lost_s += away_s
-                log.warning("%s: back after %.1f s", self.name, away_s)
+                self.tell(logging.WARNING, "back after %.1f s", away_s)
                 return capture

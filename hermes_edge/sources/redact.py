@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from hermes_edge.errors import SettingsError
 from hermes_edge.sources.pictures import printable
 
 HIDDEN = "***"
@@ -21,6 +22,17 @@ _NAMES = "user|proxy-id|pw|pass|secret|token|key|auth|cookie|header"
 _SECRET = re.compile(_NAMES, re.IGNORECASE)
 _SECRET_INSIDE = re.compile(rf"(?:{_NAMES})[\w-]*\s*=", re.IGNORECASE)
 _QUOTED = re.compile(r"(\"|')(.*)\1", re.DOTALL)
+
+
+def check_address_text(name: str, value: object) -> None:
+    """Refuse what is not text, without quoting it: it may hold a password all the same.
+
+    Raises:
+        SettingsError: it is none.
+    """
+    if not isinstance(value, str):
+        found = f"a value of type {type(value).__name__}"
+        raise SettingsError(f"{name} is not text", required="text", found=found)
 
 
 def redacted_url(url: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 from contextlib import ExitStack
@@ -9,11 +10,12 @@ from urllib.parse import urlsplit
 
 import cv2
 
+from hermes_edge.arguments import seconds
 from hermes_edge.errors import SourceError
 from hermes_edge.sources.live import LiveSource
 from hermes_edge.sources.pictures import environment_default, quiet_opencv
 from hermes_edge.sources.reconnect import Backoff
-from hermes_edge.sources.redact import redacted_pipeline, redacted_url
+from hermes_edge.sources.redact import check_address_text, redacted_pipeline, redacted_url
 
 OPEN_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 5.0
@@ -32,6 +34,9 @@ ENVIRONMENT = {
 # With N threads FFmpeg's H.264 decoder hands out a frame when N more have come: it holds 9 with 8
 # threads, 2 with one (benchmarks/sources.py).
 _THREADS_VARIABLE = "OPENCV_FFMPEG_THREADS"
+
+# OpenCV takes timeouts in milliseconds, as an int of C; 0 is none at all.
+_MOST_TIMEOUT_S = 2_000_000.0
 
 # Without a connection: whether somebody sends is seen by what comes alone.
 DATAGRAM_SCHEMES = ("udp", "rtp")
@@ -52,6 +57,7 @@ class UrlStream(LiveSource):
         backoff: between attempts to reconnect.
 
     Raises:
+        SettingsError: an argument of another type, or a time that is not above 0.
         SourceError: ``fps`` is not positive and finite. While iterating: the first connection
             fails, or leads to a recording.
     """
@@ -65,9 +71,10 @@ class UrlStream(LiveSource):
         read_timeout_s: float = READ_TIMEOUT_S,
         backoff: Backoff | None = None,
     ) -> None:
-        super().__init__(redacted_url(url), fps, backoff, read_timeout_s)
+        check_address_text("url", url)
+        self._open_timeout_s = seconds("open_timeout_s", open_timeout_s)
+        super().__init__(redacted_url(url), fps, backoff, seconds("read_timeout_s", read_timeout_s))
         self._url = url
-        self._open_timeout_s = open_timeout_s
         self._properties = _timeouts(open_timeout_s, read_timeout_s)
         if _THREADS_VARIABLE not in os.environ:
             self._properties += [cv2.CAP_PROP_N_THREADS, 1]
@@ -111,6 +118,7 @@ class Pipeline(LiveSource):
         fps, open_timeout_s, read_timeout_s, backoff: as of :class:`UrlStream`.
 
     Raises:
+        SettingsError: an argument of another type, or a time that is not above 0.
         SourceError: OpenCV has no GStreamer, the pipeline has no ``appsink``, or ``fps`` is not
             positive and finite. While iterating: the pipeline does not start.
     """
@@ -124,6 +132,9 @@ class Pipeline(LiveSource):
         read_timeout_s: float = READ_TIMEOUT_S,
         backoff: Backoff | None = None,
     ) -> None:
+        check_address_text("pipeline", pipeline)
+        open_timeout_s = seconds("open_timeout_s", open_timeout_s)
+        read_timeout_s = seconds("read_timeout_s", read_timeout_s)
         super().__init__(redacted_pipeline(pipeline), fps, backoff, read_timeout_s)
         self._pipeline = pipeline
         self._timeouts = _timeouts(open_timeout_s, read_timeout_s)
@@ -153,11 +164,15 @@ class Pipeline(LiveSource):
 
 
 def _timeouts(open_timeout_s: float, read_timeout_s: float) -> list[int]:
+    opening, reading = (
+        math.ceil(1000 * min(timeout_s, _MOST_TIMEOUT_S))
+        for timeout_s in (open_timeout_s, read_timeout_s)
+    )
     return [
         cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
-        round(1000 * open_timeout_s),
+        opening,
         cv2.CAP_PROP_READ_TIMEOUT_MSEC,
-        round(1000 * read_timeout_s),
+        reading,
     ]
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,6 +92,12 @@ def test_usage_errors_are_2(cli: Cli, args: list[str], words: str) -> None:
 
 def test_version(cli: Cli) -> None:
     assert cli("--version") == (0, "hermes-edge 0.1.0\n", "")
+
+
+def test_the_package_is_a_command_too() -> None:
+    command = [sys.executable, "-m", "hermes_edge", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "hermes-edge 0.1.0\n", "")
 
 
 def test_every_verb_has_help(cli: Cli) -> None:

@@ -97,6 +97,20 @@ main()
         assert "the interpreter ends" not in done.stdout
 
 
+@pytest.mark.parametrize("more", [[], ["--json"]], ids=["text", "documents"])
+def test_an_output_without_room_is_told_of(
+    random_bundle: Path, video: Path, more: list[str]
+) -> None:
+    command = [*COMMAND, "run", video, "--bundle", random_bundle, "--ask", "0:01 A?", *more]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*map(str, command)], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (
+        10,
+        "error: the output cannot be written: found No space left on device. Make room where it "
+        "goes, or send it elsewhere\n",
+    )
+
+
 def test_closed_pipe_is_quiet(random_bundle: Path, spawn: Spawn, long_video: Path) -> None:
     process = spawn(
         *("run", long_video, "--bundle", random_bundle, "--fps", 10, "--max-tokens", 2, "--json"),

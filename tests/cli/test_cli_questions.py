@@ -24,6 +24,57 @@ def test_question_is_split_from_its_time() -> None:
     assert parse_question("door@1:02 Who comes?") == TimedQuestion(62.0, "Who comes?", "door")
 
 
+@pytest.mark.parametrize(
+    ("text", "at_s", "question", "stream"),
+    [
+        ("front door@end Who?", math.inf, "Who?", "front door"),
+        ("door@yard@0:12 Who?", 12.0, "Who?", "door@yard"),
+        ("0:12 Who wrote a@b?", 12.0, "Who wrote a@b?", None),
+        ("0:12 Who was at door@0:05 then?", 12.0, "Who was at door@0:05 then?", None),
+        ("door@0:12 Was yard@0:05 empty?", 12.0, "Was yard@0:05 empty?", "door"),
+        ("a=b@5  Who?", 5.0, "Who?", "a=b"),
+    ],
+)
+def test_names_with_odd_characters(
+    text: str, at_s: float, question: str, stream: str | None
+) -> None:
+    assert parse_question(text) == TimedQuestion(at_s, question, stream)
+
+
+def test_known_names_go_before_what_reads_as_a_time() -> None:
+    names = ("2024 party", "cam@5 left", "cam")
+    assert parse_question("2024 party@end Who?", names).stream == "2024 party"
+    assert parse_question("cam@5 left@0:12 Who?", names) == TimedQuestion(
+        12.0, "Who?", "cam@5 left"
+    )
+    assert parse_question("cam@5 right@0:12 Who?", names).stream == "cam"
+    assert parse_question("0:12 Who is at a@b?", names).stream is None
+    with pytest.raises(SettingsError, match=r", found 'soon'\. "):
+        parse_question("2024 party@soon Who?", names)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown", "found"),
+    [
+        ("rtsp://admin:s3cr3t@h/x", "rtsp://***@h/x", "h/x"),
+        ("rtsp://admin:s3cr3t@h/x Who is a@b?", "rtsp://***", "rtsp://***"),
+        # Cut at its @, or at its space, it would read as a host and a port.
+        ("rtsp://admin:1234 5@h/x", "rtsp://***@h/x", "h/x"),
+        ("rtsp://admin:s3cr3t%40h Who?", "rtsp://***", "rtsp://***"),
+    ],
+)
+def test_a_password_in_place_of_a_time(text: str, shown: str, found: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse_question(text)
+    assert str(caught.value).startswith(f"--ask {shown!r} has no time: ")
+    assert f", found {found!r}. " in str(caught.value)
+
+
+def test_a_password_before_a_time_without_question() -> None:
+    with pytest.raises(QuestionError, match=r"^--ask 'rtsp://\*\*\*' has no question: "):
+        parse_question("rtsp://admin:s3cr3t@h/x@0:12")
+
+
 def test_question_without_time() -> None:
     with pytest.raises(SettingsError) as caught:
         parse_question("What is it?")

@@ -111,6 +111,51 @@ def test_a_question_for_an_unknown_stream(
     )
 
 
+def test_names_with_spaces_and_equals_signs(
+    random_bundle: Path, cli: Cli, videos: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "front door.avi").symlink_to(videos[0])
+    (tmp_path / "a=b.avi").symlink_to(videos[1])
+    code, stdout, _ = cli(
+        *("run", "front door.avi", "a=b.avi", "--bundle", random_bundle, *BRIEF),
+        *("--ask", "front door@0:02 A?", "--ask", "a=b@0:03 B?"),
+        *("--stream-budget", "front door=64", "--stream-budget", "a=b=128"),
+    )
+    assert code == 0
+    answers = {(told["stream"], told["question"]) for told in documents(stdout, "answer")}
+    assert answers == {("front door", "A?"), ("a=b", "B?")}
+    budgets = {t["stream"]: t["memory"]["budget_rows"] for t in documents(stdout, "summary")}
+    assert budgets == {"front door": 64, "a=b": 128}
+
+
+@pytest.mark.parametrize(
+    ("sources", "ask", "live", "fix"),
+    [
+        (["cam77"], "end A?", "video77", ""),
+        (["door=cam77", "VIDEO"], "door@end A?", "door", ""),
+        (["door=cam77", "VIDEO"], "end A?", "door", ", or ask door-1@end alone"),
+        (["a=cam77", "b=udp://:9"], "end A?", "a and b", ""),
+    ],
+)
+def test_a_live_stream_has_no_end_to_ask_at(
+    random_bundle: Path,
+    cli: Cli,
+    videos: list[Path],
+    sources: list[str],
+    ask: str,
+    live: str,
+    fix: str,
+) -> None:
+    given = [f"door-1={videos[0]}" if source == "VIDEO" else source for source in sources]
+    for more in ([], ["--stdin"]):
+        code, stdout, stderr = cli("run", *given, "--bundle", random_bundle, "--ask", ask, *more)
+        assert (code, stdout) == (2, "")
+        assert stderr == (
+            "error: a question is for the end of a live stream, which has none: required a time "
+            f"such as 0:12 for {live}, found end. Give a time, or ask with --stdin{fix}\n"
+        )
+
+
 def test_the_stream_that_does_not_fit_is_named(
     random_bundle: Path, cli: Cli, videos: list[Path]
 ) -> None:
@@ -245,12 +290,12 @@ def test_a_port_that_is_taken(random_bundle: Path, cli: Cli, videos: list[Path])
 def test_questions_come_from_stdin(
     random_bundle: Path, spawn: Spawn, videos: list[Path], tmp_path: Path
 ) -> None:
-    frames = tmp_path / "long.avi"
+    frames = tmp_path / "long @ night.avi"
     write_video(frames, make_stream(5, 3000), fps=10)
     process = subprocess.Popen(
         [
             *(sys.executable, "-c", "from hermes_edge.cli import main; main()", "run"),
-            *(f"long={frames}", str(videos[0]), "--bundle", str(random_bundle), "--stdin"),
+            *(str(frames), str(videos[0]), "--bundle", str(random_bundle), "--stdin"),
             *map(str, BRIEF[:-1]),
             "10",
         ],
@@ -262,22 +307,22 @@ def test_questions_come_from_stdin(
     assert process.stdin is not None
     assert process.stdout is not None
     time.sleep(3)
-    process.stdin.write("long@ What is it?\nattic@ Who?\n\nAnd now?\n")
+    login = "rtsp://admin:s3cr3t@10.0.0.7/x"
+    process.stdin.write(f"long @ night@ What is it?\nattic@ Who?\n{login}@ Who?\n\nAnd now?\n")
     process.stdin.flush()
     answers = [json.loads(process.stdout.readline()) for _ in range(3)]
     assert [(a["stream"], a["question"]) for a in answers] == [
-        ("long", "What is it?"),
-        ("long", "And now?"),
+        ("long @ night", "What is it?"),
+        ("long @ night", "And now?"),
         ("door", "And now?"),
     ]
     process.send_signal(signal.SIGTERM)
     rest, stderr = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert (
-        "warning: a question is for an unknown stream: required long or door, found 'attic'\n"
-        in stderr
-    )
-    assert [summary["stream"] for summary in documents(rest, "summary")] == ["long", "door"]
+    unknown = "warning: a question is for an unknown stream: required long @ night or door, found "
+    assert f"{unknown}'attic'\n{unknown}'rtsp://***'\n" in stderr
+    names = [summary["stream"] for summary in documents(rest, "summary")]
+    assert names == ["long @ night", "door"]
 
 
 def saved_frames(folder: Path) -> int:
@@ -393,7 +438,7 @@ def test_metrics_of_a_live_stream(
     assert process.returncode == 0
     assert 'hermes_edge_stream_running{stream="door"} 1.0' in found
     lines = [json.loads(line) for line in stderr.splitlines()]
-    assert lines[0]["part"] == "sources"
+    assert (lines[0]["part"], lines[0]["stream"]) == ("sources", "door")
     assert {"time", "level", "part", "message"} <= lines[0].keys()
 
 
@@ -420,8 +465,9 @@ main()
     assert saved_frames(tmp_path / "saved") == summary["memory"]["frames_seen"]
 
 
+@pytest.mark.parametrize("hangs", [1, 12], ids=["at the start", "later"])
 def test_an_engine_call_that_hangs_ends_the_process(
-    random_bundle: Path, videos: list[Path], tmp_path: Path
+    random_bundle: Path, videos: list[Path], tmp_path: Path, hangs: int
 ) -> None:
     """Its snapshots stay, and whoever restarts it goes on from the newest."""
     args = ["run", *videos[:1], "--bundle", random_bundle, "--engine-timeout", "500ms", *BRIEF]
@@ -429,16 +475,16 @@ def test_an_engine_call_that_hangs_ends_the_process(
 import sys, time
 from hermes_edge.cli import main
 from hermes_edge.engines.ort import OrtEngine
-run, calls = OrtEngine.run, []
+hangs, run, calls = int(sys.argv.pop(1)), OrtEngine.run, []
 def hanging(self, inputs, outputs):
     calls.append(1)
-    if len(calls) == 12:
+    if len(calls) == hangs:
         time.sleep(600)
     run(self, inputs, outputs)
 OrtEngine.run = hanging
 main()
 """
-    command = [sys.executable, "-c", code, *args, "--snapshots", tmp_path / "saved"]
+    command = [sys.executable, "-c", code, hangs, *args, "--snapshots", tmp_path / "saved"]
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 6
     assert re.search(r"CRITICAL watchdog: an engine call has taken \d+ s, longer than", done.stderr)

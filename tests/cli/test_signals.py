@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
@@ -11,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from hermes_edge.cli.signals import stop_on_signals
 
 Reap = Callable[["subprocess.Popen[str]"], None]
 
@@ -63,6 +66,44 @@ def test_a_signal_ends_the_wait_at_whatever_moment_it_comes(
         assert process.stdout.readline() == "stopped\n"
     assert process.wait(timeout=60) == 0
     process.stdout.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_a_process_whose_main_thread_runs_no_handler(
+    number: signal.Signals, reap: Reap
+) -> None:
+    """As while a model loads, or where the first calls of an engine hang."""
+    code = """
+import hashlib
+from hermes_edge.cli.signals import stop_on_signals
+with stop_on_signals():
+    print("ready", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2_000_000_000)
+"""
+    process = start(code)
+    reap(process)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    time.sleep(0.2)
+    assert process.poll() is None
+    process.send_signal(number)
+    assert process.wait(timeout=60) == 128 + number
+    process.stdout.close()
+
+
+def test_what_listened_to_signals_before_does_so_again() -> None:
+    told: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
+    try:
+        with stop_on_signals() as stopped:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stopped()
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert told == [signal.SIGTERM] * 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

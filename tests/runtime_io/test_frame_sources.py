@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from hermes_edge.errors import SourceError
+from hermes_edge.errors import SettingsError, SourceError
 from hermes_edge.sources import VideoFile, open_source
 from hermes_edge.sources.pictures import quiet_opencv
 from tests.conftest import FFMPEG
@@ -76,6 +76,7 @@ def test_every_frame_in_rgb_with_its_time(tmp_path: Path, suffix: str) -> None:
     with VideoFile(write_video(tmp_path / f"a{suffix}")) as video:
         frames = list(video)
         assert video.ended_early is None
+        assert (video.counts.frames_read, video.counts.bad_frames) == (40, 0)
     np.testing.assert_allclose([frame.time_s for frame in frames], np.arange(40) / 10, atol=1e-9)
     for index, frame in enumerate(frames):
         assert frame.image.dtype == np.uint8
@@ -238,12 +239,17 @@ def test_files_that_are_no_video(tmp_path: Path) -> None:
         (pipe, f"cannot read {pipe}: found no regular file there"),
         (endless, f"cannot read {endless}: found no regular file there"),
         (loop, f"cannot read {loop}: found Too many levels of symbolic links"),
-        ("a\0b.mp4", "a\0b.mp4 does not exist"),
         (tmp_path / "missing.mp4", f"{tmp_path / 'missing.mp4'} does not exist"),
     ):
         with pytest.raises(SourceError) as refused:
             open_source(path)
         assert str(refused.value) == message
+
+
+def test_a_name_with_a_zero_byte_is_none() -> None:
+    with pytest.raises(SettingsError) as refused:
+        open_source("a\0b.mp4")
+    assert str(refused.value) == ("path holds a zero byte: required a path, found 'a\\x00b.mp4'")
 
 
 def test_a_video_whose_name_is_not_utf8_is_refused(tmp_path: Path) -> None:

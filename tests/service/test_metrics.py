@@ -120,6 +120,15 @@ def test_an_address_of_another_machine() -> None:
         serve_metrics(StreamCollector(list, lambda: 0.0), _free_port(), "192.0.2.1")
 
 
+def test_a_password_in_place_of_an_address() -> None:
+    with pytest.raises(SettingsError) as caught:
+        serve_metrics(
+            StreamCollector(list, lambda: 0.0), _free_port(), "rtsp://admin:s3cr3t@127.0.0.1:9/x"
+        )
+    assert ", found rtsp://***@127.0.0.1:9/x:" in str(caught.value)
+    assert "s3cr3t" not in str(caught.value)
+
+
 def test_an_address_that_is_no_name() -> None:
     with pytest.raises(SettingsError, match=r"^metrics cannot be served: .*, found \.\.:\d+: .+"):
         serve_metrics(StreamCollector(list, lambda: 0.0), _free_port(), "..")

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hermes_edge.errors import BudgetError, QuestionError
+from hermes_edge.errors import BudgetError, QuestionError, StorageError
 from hermes_edge.runtime import Answer, Frame, Runtime, SamplingParams
 from hermes_edge.runtime.chunks import StageTimes
+from hermes_edge.runtime.factory import SessionFactory
 from hermes_edge.service.questions import DueQuestion, TimedQuestion
 from hermes_edge.service.service import Service
 from hermes_edge.service.stream import Stream, StreamPlan
@@ -30,10 +31,10 @@ class Deaf:
     def answer(self, stream: Stream, due: DueQuestion, answer: Answer) -> None: ...
 
 
-def _stream(runtime: Runtime, source: Source, heard: Any = None, **options: Any) -> Stream:
-    session = runtime.session(
-        budget_tokens=128, chunk_frames=4, reserve_tokens=256, policy="window"
-    )
+def _stream(
+    runtime: Runtime, source: Source, heard: Any = None, policy: str = "window", **options: Any
+) -> Stream:
+    session = runtime.session(budget_tokens=128, chunk_frames=4, reserve_tokens=256, policy=policy)
     plan = StreamPlan(name=source.name, **options)
     return Stream(plan, Capture(source, "block", ring_frames=8), session, heard or Deaf())
 
@@ -194,6 +195,62 @@ def test_time_to_first_token_counts_the_wait_for_the_session(runtime: Runtime, d
     assert answer.waited_ms >= 200
     assert stream.status().first_token.last_ms >= answer.waited_ms + answer.ttft_ms
     stream.close()
+
+
+def test_leaving_finishes_the_engine_call_in_flight_and_no_other(
+    runtime: Runtime, door: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, streams, call = list[str](), list[Stream](), SessionFactory._call
+
+    def observed(factory: SessionFactory, claim: Any, engine: Any, *views: Any) -> None:
+        made.append(engine.graph.name)
+        for stream in streams if made[-1] == "score" else ():
+            stream.leave()
+        call(factory, claim, engine, *views)
+
+    monkeypatch.setattr(SessionFactory, "_call", observed)
+    stream = _stream(runtime, door, policy="hermes")
+    # Behind its largest calls, which it has made once.
+    made.clear()
+    streams.append(stream)
+    stream.start()
+    door.put(*map(float, range(40)))
+    _until(lambda: stream.ended)
+    assert (made.count("score"), made[-1]) == (1, "score")
+    assert stream.error is None
+    assert stream.session.memory().frames_seen == stream.status().frames["used"]
+    stream.close()
+
+
+def test_a_live_stream_goes_on_though_its_answers_cannot_be_written(
+    runtime: Runtime, door: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Full(Deaf):
+        def answer(self, stream: Stream, due: DueQuestion, answer: Answer) -> None:
+            raise StorageError("the output cannot be written")
+
+    asked = [TimedQuestion(0.0, "What?")]
+    params = SamplingParams(max_new_tokens=2)
+    stream = _stream(runtime, door, Full(), questions=asked, params=params, to_the_end=True)
+    stream.start()
+    door.put(0.0, 1.0)
+    _until(lambda: stream.status().frames["used"] == 2)
+    assert caplog.messages == ["door: the output cannot be written"]
+    assert not stream.ended
+    stream.close()
+    assert isinstance(stream.error, StorageError)
+
+
+def test_a_stream_is_starting_until_its_first_frame(runtime: Runtime, door: Any) -> None:
+    stream = _stream(runtime, door)
+    stream.start()
+    _until(lambda: stream._state == "running")
+    assert stream.status().state == "starting"
+    door.put(0.0)
+    _until(lambda: stream.status().frames["used"] == 1)
+    assert stream.status().state == "running"
+    stream.close()
+    assert stream.status().state == "ended"
 
 
 def test_leaving_cuts_an_answer_and_asks_no_more(

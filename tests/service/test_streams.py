@@ -162,7 +162,7 @@ def test_however_slow_the_model_is_what_it_encodes_is_fresh(
     fps, chunk_frames, encoding_s = 50.0, 4, 0.4
     door.fps = fps
     session, ages = _session(runtime, chunk_frames=chunk_frames), list[float]()
-    encode = session._encode_waiting
+    encode = session._feeder.encode_waiting
 
     def slow() -> None:
         if session.waiting_since_s is not None:
@@ -170,7 +170,7 @@ def test_however_slow_the_model_is_what_it_encodes_is_fresh(
             time.sleep(encoding_s)
         encode()
 
-    monkeypatch.setattr(session, "_encode_waiting", slow)
+    monkeypatch.setattr(session._feeder, "encode_waiting", slow)
     period_s = chunk_frames / fps
     capture = Capture(door, "latest", ring_frames=chunk_frames)
     stream = Stream(StreamPlan("door", chunk_period_s=period_s), capture, session, Heard())

@@ -57,6 +57,8 @@ def test_silence_is_told_of_once_and_so_is_its_end(caplog: pytest.LogCaptureFixt
         "door: frames again after 7 s",
         "yard: no frame for 8 s",
     ]
+    figures = [record.__dict__["figures"] for record in caplog.records]
+    assert figures == [{"stream": "door"}, {"stream": "door"}, {"stream": "yard"}]
 
 
 def test_a_call_did_not_hang_while_the_whole_process_stood_still() -> None:

@@ -234,6 +234,7 @@ def test_an_old_snapshot_that_cannot_be_deleted_is_no_failure_of_a_save(
         await_(fake.saves, 5)
     assert (saver.counts.failures, saver.counts.saves >= 5) == (0, True)
     assert len(newest_first(tmp_path, "stream")) == 2
+    assert [record.__dict__["figures"] for record in caplog.records] == [{"stream": "stream"}]
     assert caplog.messages == [
         f"stream: older snapshots could not be deleted: cannot delete {stays[0]}: found Operation "
         "not permitted"

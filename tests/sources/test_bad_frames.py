@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pytest
 
 from hermes_edge.errors import SourceError
-from hermes_edge.sources import Capture, LiveSource, UrlStream, pictures
+from hermes_edge.sources import Capture, Counters, LiveSource, UrlStream, pictures
 from hermes_edge.sources.pictures import MOST_BAD_FRAMES, quiet_opencv, rgb
 from hermes_edge.sources.reconnect import Backoff
 
@@ -142,16 +142,17 @@ def jpeg(height: int, width: int, level: int, channels: int = 3) -> bytes:
     return cv2.imencode(".jpg", np.full((height, width, channels), level, np.uint8))[1].tobytes()
 
 
-ServeJpegs = Callable[[list[bytes]], str]
+ServeJpegs = Callable[..., str]
 
 
 @pytest.fixture
 def serve_jpegs() -> Iterator[ServeJpegs]:
-    """Motion JPEG over HTTP, as IP cameras send it: the given pictures, then silence."""
+    """Motion JPEG over HTTP, as IP cameras send it: the given pictures, then silence, or the end
+    of the connection."""
     servers: list[http.server.ThreadingHTTPServer] = []
     done = threading.Event()
 
-    def serve(pictures: list[bytes]) -> str:
+    def serve(pictures: list[bytes], *, every_s: float = 0.02, ends: bool = False) -> str:
         class Handler(http.server.BaseHTTPRequestHandler):
             def log_message(self, format: str, *args: object) -> None:
                 pass
@@ -164,8 +165,9 @@ def serve_jpegs() -> Iterator[ServeJpegs]:
                     head = f"--next\r\nContent-Length: {len(picture)}\r\n"
                     kind = "Content-Type: image/jpeg\r\n\r\n"
                     self.wfile.write((head + kind).encode() + picture + b"\r\n")
-                    time.sleep(0.02)
-                done.wait(PATIENCE_S)
+                    time.sleep(every_s)
+                if not ends:
+                    done.wait(PATIENCE_S)
 
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         server.daemon_threads = True
@@ -221,6 +223,57 @@ def test_a_camera_that_sends_rubbish_is_connected_again(serve_jpegs: ServeJpegs)
     assert given[:4] == pytest.approx(range(100, 104), abs=1)
     assert given[-1] in range(99, 103)
     assert source.counts.reconnects >= 1
+
+
+def lost(url: str, caplog: pytest.LogCaptureFixture) -> tuple[list[str], Counters]:
+    """Why a stream was lost, and what was counted until then."""
+    source = UrlStream(url, read_timeout_s=2, backoff=Backoff(first_s=600, least_s=600))
+    deadline_s = time.monotonic() + PATIENCE_S
+    with Capture(source, "block") as capture:
+        while not (why := [text for text in caplog.messages if ": lost: " in text]):
+            assert time.monotonic() < deadline_s
+            capture.next_frame(0.05)
+        return [text.removeprefix(f"{url}: lost: ") for text in why], capture.counters()
+
+
+def test_a_camera_that_sends_rubbish_alone_is_lost_by_its_bad_frames(
+    serve_jpegs: ServeJpegs, caplog: pytest.LogCaptureFixture
+) -> None:
+    pictures = [jpeg(48, 64, level) for level in range(100, 111)]
+    url = serve_jpegs(pictures + [b"rubbish" * 40] * 60, every_s=0.05)
+    why, counters = lost(url, caplog)
+    assert why == [f"{MOST_BAD_FRAMES} bad frames in a row"]
+    assert counters.bad_frames >= MOST_BAD_FRAMES  # where two come at once, one is not slow
+    assert counters.frames_read - counters.bad_frames == 11
+
+
+@pytest.mark.parametrize(("ends", "bad"), [(True, range(1, 9)), (False, range(8, 9))])
+def test_bad_frames_before_an_end_are_counted(
+    serve_jpegs: ServeJpegs, caplog: pytest.LogCaptureFixture, ends: bool, bad: range
+) -> None:
+    """Of a connection that ends, the last refusal is its end; one that is silent refused all."""
+    pictures = [jpeg(48, 64, level) for level in range(100, 103)]
+    url = serve_jpegs(pictures + [b"rubbish" * 40] * 8, every_s=0.1, ends=ends)
+    (why,), counters = lost(url, caplog)
+    assert why.startswith("no more frames, the last one ")
+    assert counters.bad_frames in bad
+
+
+def test_the_end_of_a_connection_is_no_bad_frame(
+    serve_jpegs: ServeJpegs, caplog: pytest.LogCaptureFixture
+) -> None:
+    pictures = [jpeg(48, 64, level) for level in range(100, 105)]
+    (why,), counters = lost(serve_jpegs(pictures, ends=True), caplog)
+    assert why.startswith("no more frames, the last one ")
+    assert (counters.frames_read, counters.bad_frames) == (5, 0)
+
+
+def test_closing_a_stream_of_rubbish_is_prompt(serve_jpegs: ServeJpegs) -> None:
+    url = serve_jpegs([jpeg(48, 64, 100)] * 2 + [b"rubbish" * 40] * 200, every_s=0.9)
+    with Capture(UrlStream(url), "block") as capture:
+        assert all(capture.next_frame(PATIENCE_S) is not None for _ in range(2))
+    capture._thread.join(PATIENCE_S)
+    assert not capture._thread.is_alive()
 
 
 @pytest.mark.parametrize("pictures", [[], [b"rubbish" * 40] * 20])

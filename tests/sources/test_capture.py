@@ -181,14 +181,26 @@ def test_block_holds_a_live_source() -> None:
 
 
 def test_an_error_comes_after_the_frames_before_it(tmp_path: Path) -> None:
-    for name in ("1.png", "2.png", "3.png"):
-        cv2.imwrite(str(tmp_path / name), np.zeros((4, 4), np.uint8))
-    (tmp_path / "3.png").write_bytes(b"no image")
-    with Capture(ImageFolder(tmp_path)) as capture:
+    class Unplugged(VideoFile):
+        def grabs(self) -> Generator[GrabbedFrame, None, None]:
+            yield from super().grabs()
+            raise SourceError("the disk is gone")
+
+    with Capture(Unplugged(write_video(tmp_path / "a.avi", frames=2))) as capture:
         assert [capture.next_frame(PATIENCE_S) is None for _ in range(2)] == [False, False]
-        with pytest.raises(SourceError, match=r"cannot read the image .*3\.png"):
+        with pytest.raises(SourceError, match="the disk is gone"):
             capture.next_frame(PATIENCE_S)
         assert capture.ended
+
+
+def test_a_damaged_image_ends_no_folder(tmp_path: Path) -> None:
+    for name in ("1.png", "2.png", "3.png"):
+        cv2.imwrite(str(tmp_path / name), np.zeros((4, 4), np.uint8))
+    (tmp_path / "2.png").write_bytes(b"no image")
+    with Capture(ImageFolder(tmp_path)) as capture:
+        assert [frame.time_s for frame in capture] == [0, 2]
+        counters = capture.counters()
+    assert (counters.frames_read, counters.frames_sampled, counters.bad_frames) == (3, 2, 1)
 
 
 def test_a_fault_of_the_source_is_not_lost_in_the_thread() -> None:
