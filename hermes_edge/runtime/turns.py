@@ -102,20 +102,18 @@ class Turns:
             return
         me = _Waiting(claim, self._clock(), next(self._tickets))
         waited_s = claim.waited_s
-        while not self._queue(me, use):
-            assert use is not None
-            use.let_urgent_in()
-            use = None
         try:
+            while not self._queue(me, use):
+                assert use is not None
+                use.let_urgent_in()
+                use = None
             # Whom the session was lent to waited on the same claim: that is a part of this.
             claim.waited_s = waited_s + self._clock() - me.came_s
             yield
         finally:
-            with self._changed:
-                self._began_s = self._holder = None
-                if claim.questions:
-                    self._quiet_until_s = self._clock() + ANSWER_PATIENCE_S
-                self._changed.notify_all()
+            # An interrupt may come before they are held, and at once when they are.
+            if self._holder == threading.get_ident():
+                self._give_back(claim)
 
     @contextmanager
     def question(self, claim: Claim) -> Iterator[None]:
@@ -154,6 +152,13 @@ class Turns:
             finally:
                 self._waiting.remove(me)
                 self._changed.notify_all()
+
+    def _give_back(self, claim: Claim) -> None:
+        with self._changed:
+            self._began_s = self._holder = None
+            if claim.questions:
+                self._quiet_until_s = self._clock() + ANSWER_PATIENCE_S
+            self._changed.notify_all()
 
     def _may_go(self, me: _Waiting) -> bool:
         if self._began_s is not None or min(self._waiting, key=self._rank) is not me:
