@@ -14,6 +14,7 @@ from hermes_edge.engines import Bundle, Engine, View
 from hermes_edge.engines.cuda import CudaDevice
 from hermes_edge.engines.views import Array
 from hermes_edge.runtime import Runtime, SamplingParams, Session
+from hermes_edge.runtime.exclusive import Exclusive
 from hermes_edge.runtime.turns import Claim, Turns
 from hermes_edge.shipped import TINY_BUNDLE
 from hermes_edge.synthetic import draw_stream, make_stream
@@ -79,8 +80,8 @@ def test_a_turn_lasts_until_the_device_is_done(
         synchronize()
 
     @contextmanager
-    def watched(turns: Turns, claim: Claim) -> Iterator[None]:
-        with turn(turns, claim):
+    def watched(turns: Turns, claim: Claim, use: Exclusive | None = None) -> Iterator[None]:
+        with turn(turns, claim, use):
             before = synchronized
             yield
             waited_for.append(synchronized > before)
