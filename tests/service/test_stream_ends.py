@@ -19,6 +19,7 @@ from hermes_edge.service.questions import DueQuestion, TimedQuestion
 from hermes_edge.service.service import Service
 from hermes_edge.service.stream import Stream, StreamPlan
 from hermes_edge.sources import Capture, GrabbedFrame, Source
+from tests.service.conftest import HandedOut
 
 
 class Deaf:
@@ -137,9 +138,9 @@ def test_a_failure_is_told_by_the_log_or_of_one_stream_alone_by_whoever_waits(
 
 
 def test_what_ends_a_source_is_told_though_it_comes_behind_the_wait_for_a_frame(
-    runtime: Runtime, door: Any, monkeypatch: pytest.MonkeyPatch
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Lost(type(door)):  # type: ignore[misc]
+    class Lost(HandedOut):
         def grabs(self) -> Generator[GrabbedFrame, None, None]:
             yield from super().grabs()
             raise ValueError("unplugged")
