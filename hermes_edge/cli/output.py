@@ -93,15 +93,18 @@ def without_controls(text: str) -> str:
     return text.translate(_CONTROLS)
 
 
+def one_line(text: str) -> str:
+    """What a file wrote: it steers no terminal, and imitates no other line."""
+    return without_controls(text).replace("\n", " ")
+
+
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a title and a table below it."""
     # Folded, because a name with an ellipsis in it can be typed by nobody.
     drawn = Table(*(Column(name, overflow="fold") for name in columns), box=None)
     for row in rows:
-        # What a file wrote steers no terminal and stays within its line.
-        drawn.add_row(*(without_controls(cell).replace("\n", " ") for cell in row))
-    name = without_controls(title).replace("\n", " ")
-    stdout().print(f"\n{name}", style="bold")
+        drawn.add_row(*map(one_line, row))
+    stdout().print(f"\n{one_line(title)}", style="bold")
     _Console(markup=False, highlight=False, emoji=False).print(drawn)
 
 

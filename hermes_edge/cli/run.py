@@ -76,8 +76,8 @@ def run(
     """Watch SOURCES and answer questions.
 
     A stream ends with its last question, else a file with itself and a live source never.
-    Ctrl-C and SIGTERM end all; memories are saved, and the exit code is 0. A second one is not
-    waited for.
+    Ctrl-C and SIGTERM end all; memories are saved, and the exit code is 0. A second one ends
+    the process at once.
     """
     given = {key: value for key, value in locals().items() if key in Settings.model_fields}
     with _errors_as_documents(bool(log_json)):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hermes_edge.cli.output import clock, print_json, size, stdout, table, warn, without_controls
+from hermes_edge.cli.output import clock, one_line, print_json, size, stdout, table, warn
 from hermes_edge.errors import BudgetError, HermesEdgeError, SettingsError, SnapshotError
 from hermes_edge.quoting import hidden
 from hermes_edge.snapshots import SnapshotFile, SnapshotFolder, SnapshotRecord
@@ -128,7 +128,7 @@ def verify(
             continue
         told += 1
         faults += [fault] if fault is not None else []
-        stdout().print(f"{found.name}: {_line('good' if fault is None else str(fault))}")
+        stdout().print(f"{found.name}: {one_line('good' if fault is None else str(fault))}")
     if faults:
         # A lack of room for all of them is what ends it only where no file is bad.
         foremost = next((f for f in faults if isinstance(f, SnapshotError)), faults[0])
@@ -216,11 +216,6 @@ def _restorer(bundle: Path, device: str, threads: int) -> Check:
     return partial(verify_file, Runtime.load(bundle, device=device, threads=threads))
 
 
-def _line(text: str) -> str:
-    """Text of a file as one line, which looks like no other one."""
-    return without_controls(text).replace("\n", " ")
-
-
 def _print_facts(file: Path, record: SnapshotRecord, nbytes: int) -> None:
     options = record.options
     # Those that are words are the policy's.
@@ -241,4 +236,4 @@ def _print_facts(file: Path, record: SnapshotRecord, nbytes: int) -> None:
     if (last := record.conversation) is not None:
         facts |= {"asked": last.question, "answered": last.answer}
     for name, fact in facts.items():
-        stdout().print(f"{name:<9}{_line(fact)}")
+        stdout().print(f"{name:<9}{one_line(fact)}")

@@ -65,6 +65,7 @@ class Session:
             SourceError: the frame is not an image, or time runs backwards.
             BundleError: the bundle has no vision graph.
             BudgetError: a memory without eviction is full.
+            QuestionError: behind :meth:`stop_encoding`, where no more frames may wait.
         """
         with self._use:
             self._feeder.add(frame, at, captured_s)
@@ -79,6 +80,7 @@ class Session:
         Raises:
             SourceError: wrong shape, values that are not finite, or time runs backwards.
             BudgetError: a memory without eviction is full.
+            QuestionError: behind :meth:`stop_encoding`.
         """
         with self._use:
             self._feeder.add_tokens(visual_tokens, at)

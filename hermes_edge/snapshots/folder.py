@@ -70,7 +70,8 @@ class SnapshotFolder:
         """A name for a snapshot of this moment, later than all others of the stream.
 
         Raises:
-            StorageError: the folder cannot be read, or a file in it has the last of all times.
+            StorageError: the folder cannot be read, or a file in it, or the clock, has the last of
+                all times.
         """
         taken = [self._last] if self._last is not None else []
         taken += [time for _, time in _snapshots(self.path, self.stream)[:1]]
@@ -79,8 +80,9 @@ class SnapshotFolder:
             raise StorageError(
                 f"no name for a snapshot in {self.path} would be later than all that are there",
                 required=f"times before {_LATEST:%Y-%m-%d}",
-                found=newest_first(self.path, self.stream)[0].name,
-                fix="Delete that file",
+                # Or, where no file is to blame, the clock.
+                found=next((p.name for p in newest_first(self.path, self.stream)), moment),
+                fix="Delete that file, or set the clock",
             )
         self._last = latest
         text = latest.strftime("%Y%m%dT%H%M%S.") + f"{latest.microsecond // 1000:03d}Z"

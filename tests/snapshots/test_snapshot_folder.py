@@ -83,9 +83,21 @@ def test_behind_the_last_of_all_times_there_is_no_name(
     with raises(
         StorageError,
         f"no name for a snapshot in {folder} would be later than all that are there: required "
-        f"times before 9999-01-01, found {last.name}. Delete that file",
+        f"times before 9999-01-01, found {last.name}. Delete that file, or set the clock",
     ):
         SnapshotFolder(folder, "door").next_path(NOON)
+
+
+def test_a_clock_at_the_end_of_all_times_is_told_of(
+    tmp_path: Path, raises: Callable[..., Any]
+) -> None:
+    with raises(
+        StorageError,
+        f"no name for a snapshot in {tmp_path} would be later than all that are there: required "
+        "times before 9999-01-01, found 9999-11-25 12:00:00.123000+00:00. Delete that file, or set "
+        "the clock",
+    ):
+        SnapshotFolder(tmp_path, "door").next_path(NOON.replace(year=9999))
 
 
 def test_snapshots_of_each_bundle_are_counted_by_themselves(folder: Path, write: Write) -> None:
